@@ -1,0 +1,2 @@
+//! The wire record between kernel and daemon.
+#![no_std]

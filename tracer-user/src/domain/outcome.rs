@@ -1,0 +1,164 @@
+//! What the join decided.
+
+use std::sync::Arc;
+
+use super::{Kind, Labels};
+
+/// An edge between two events of one id, or the whole triple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Edge {
+    /// Does the exposure have its request?
+    RequestExposure,
+    /// Does the click have its exposure?
+    ExposureClick,
+    /// Was the click reported?
+    ClickReport,
+    /// Are click, exposure and request one chain?
+    Triple,
+}
+
+impl Edge {
+    /// Every edge, in the order of the funnel.
+    pub const ALL: [Self; 4] = [Self::RequestExposure, Self::ExposureClick, Self::ClickReport, Self::Triple];
+
+    /// The edge's name in files and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RequestExposure => "request_exposure",
+            Self::ExposureClick => "exposure_click",
+            Self::ClickReport => "click_report",
+            Self::Triple => "triple",
+        }
+    }
+}
+
+/// What became of one link. Which outcomes an edge can have is in docs/semantics.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkOutcome {
+    /// Both ends were seen (`request_exposure`, `exposure_click`).
+    Linked,
+    /// Another item of the same request was shown instead (`exposure_click` only).
+    Mismatch,
+    /// The other end is missing (`request_exposure`, `exposure_click`).
+    Orphan,
+    /// The event carries no id to link by (`request_exposure`, `exposure_click`).
+    MissingId,
+    /// The other end may have been before the coverage horizon; left out of every ratio.
+    Unseen,
+    /// A report covers the click (`click_report` only).
+    Reported,
+    /// No report covers the click (`click_report` only).
+    Unreported,
+}
+
+impl LinkOutcome {
+    /// The outcome's name in files and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Linked => "linked",
+            Self::Mismatch => "mismatch",
+            Self::Orphan => "orphan",
+            Self::MissingId => "missing_id",
+            Self::Unseen => "unseen",
+            Self::Reported => "reported",
+            Self::Unreported => "unreported",
+        }
+    }
+}
+
+/// What became of one triple (one click that is not a duplicate).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TripleOutcome {
+    /// Click, exposure and request are one chain.
+    Complete,
+    /// At least one link of the chain is broken.
+    Broken,
+    /// Some link could not be judged and none is known to be broken.
+    Unseen,
+}
+
+impl TripleOutcome {
+    /// The outcome's name in files and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Broken => "broken",
+            Self::Unseen => "unseen",
+        }
+    }
+}
+
+/// What became of one new request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RequestOutcome {
+    /// Something was shown for it.
+    Exposed,
+    /// Nothing was shown for it within the exposure window.
+    Unexposed,
+    /// It carries no id.
+    MissingId,
+}
+
+impl RequestOutcome {
+    /// The outcome's name in files and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exposed => "exposed",
+            Self::Unexposed => "unexposed",
+            Self::MissingId => "missing_id",
+        }
+    }
+}
+
+/// One decision of the join. The labels are always those of the event that is judged: the exposure
+/// on `request_exposure`; the click on `exposure_click`, `click_report` and the triple.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// An event was taken in. Exactly one of these per event pushed.
+    Received {
+        /// What was observed.
+        kind: Kind,
+        /// Counted under.
+        labels: Arc<Labels>,
+    },
+    /// The event repeats an earlier one.
+    Duplicate {
+        /// What was observed.
+        kind: Kind,
+        /// Counted under.
+        labels: Arc<Labels>,
+    },
+    /// The event was older than the watermark when it arrived. Comes beside whatever else becomes of it.
+    Late {
+        /// What was observed.
+        kind: Kind,
+        /// Counted under.
+        labels: Arc<Labels>,
+    },
+    /// A new request was judged.
+    Request {
+        /// The judgement.
+        outcome: RequestOutcome,
+        /// Counted under.
+        labels: Arc<Labels>,
+    },
+    /// A link was judged. Never [`Edge::Triple`].
+    Link {
+        /// Which link.
+        edge: Edge,
+        /// The judgement.
+        outcome: LinkOutcome,
+        /// Time from the earlier end to the later one in nanoseconds, for a `Linked` outcome; 0 when
+        /// the clocks disagree within the tolerance.
+        delay_ns: Option<u64>,
+        /// Counted under.
+        labels: Arc<Labels>,
+    },
+    /// A triple was judged.
+    Triple {
+        /// The judgement.
+        outcome: TripleOutcome,
+        /// Counted under.
+        labels: Arc<Labels>,
+    },
+}
