@@ -1,1 +1,3 @@
-//! What the end-to-end tests share.
+//! What the end-to-end and differential tests share.
+
+pub mod reference;

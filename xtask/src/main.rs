@@ -1,2 +1,57 @@
-//! x
-fn main(){}
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `test`.
+//!
+//! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
+//! works: it is called as a program, by its command line.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
+
+mod cargo;
+mod command;
+mod demo;
+#[path = "../../tracer-user/build/kernel_side.rs"]
+#[expect(dead_code, reason = "shared with the build script, which uses the rest")]
+mod kernel_side;
+mod lint;
+mod machine;
+mod setup;
+mod test;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Prepares, builds, shows and tests linktracer", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing on this machine; prints one line per thing it does
+    Setup(setup::Arguments),
+    /// Build linktracer and run its demo: a small service with known faults, traced
+    Demo(demo::Arguments),
+    /// Run the demo in a virtual machine, on another kernel
+    Vm(vm::Arguments),
+    /// Formatting and lints, of both sides
+    Lint,
+    /// Everything: setup, lints, tests, end to end here and in a virtual machine
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Setup(arguments) => setup::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Demo(arguments) => demo::main(&arguments).map(|never| match never {}),
+        Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
+        Task::Test(arguments) => test::main(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

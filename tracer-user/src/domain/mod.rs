@@ -8,6 +8,9 @@ mod counts;
 mod event;
 mod outcome;
 
-pub use counts::{Counts, EdgeCounts, KindCounts};
+pub use counts::{
+    ClickReportCounts, Counts, DuplicateCounts, EdgeCounts, ExposureClickCounts, KindCounts, RequestCounts,
+    RequestExposureCounts, TripleCounts,
+};
 pub use event::{Event, Kind, Labels};
 pub use outcome::{Edge, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};

@@ -64,6 +64,15 @@ impl LinkOutcome {
             Self::Unreported => "unreported",
         }
     }
+
+    /// Does it count as broken in its edge's ratio? `None` when it is left out.
+    pub const fn is_broken(self) -> Option<bool> {
+        match self {
+            Self::Linked | Self::Reported => Some(false),
+            Self::Mismatch | Self::Orphan | Self::MissingId | Self::Unreported => Some(true),
+            Self::Unseen => None,
+        }
+    }
 }
 
 /// What became of one triple (one click that is not a duplicate).
@@ -84,6 +93,15 @@ impl TripleOutcome {
             Self::Complete => "complete",
             Self::Broken => "broken",
             Self::Unseen => "unseen",
+        }
+    }
+
+    /// Does it count as broken in the ratio of triples? `None` when it is left out.
+    pub const fn is_broken(self) -> Option<bool> {
+        match self {
+            Self::Complete => Some(false),
+            Self::Broken => Some(true),
+            Self::Unseen => None,
         }
     }
 }
@@ -130,6 +148,14 @@ pub enum Outcome {
     },
     /// The event was older than the watermark when it arrived. Comes beside whatever else becomes of it.
     Late {
+        /// What was observed.
+        kind: Kind,
+        /// Counted under.
+        labels: Arc<Labels>,
+    },
+    /// A late event came to nothing that can be counted: what would have completed it may have been
+    /// forgotten before it arrived. It appears in no ratio; this keeps its place in the accounting.
+    LateWithoutOutcome {
         /// What was observed.
         kind: Kind,
         /// Counted under.

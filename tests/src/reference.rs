@@ -1,0 +1,512 @@
+//! A second implementation of docs/semantics.md, in the most obvious way.
+//!
+//! It keeps everything in plain lists, searches them from end to end, and counts time in integers
+//! that cannot overflow. It shares no code with the join that it is compared to, only the types that
+//! go in and come out. Where the two differ, the page decides which one is wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tracer_user::domain::{Edge, Event, Kind, Labels, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+use tracer_user::join::{JoinConfig, Reports};
+
+/// Nanoseconds since the Unix epoch.
+type Time = i128;
+
+const END_OF_TIME: Time = Time::MAX;
+
+/// One thing that can happen to a join.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// An event arrives.
+    Event(Event),
+    /// A source has nothing older to send.
+    Heartbeat {
+        /// Which source.
+        source: Arc<str>,
+        /// What it has come to, in nanoseconds since the Unix epoch.
+        timestamp_ns: u64,
+    },
+    /// The coverage horizon of a kind moves up.
+    Horizon {
+        /// Which kind.
+        kind: Kind,
+        /// To this time, in nanoseconds since the Unix epoch.
+        timestamp_ns: u64,
+    },
+}
+
+/// Every outcome of these inputs, in no particular order, after every window has run out.
+pub fn join(config: &JoinConfig, inputs: &[Input]) -> Vec<Outcome> {
+    let mut reference = Reference::new(config.clone());
+    for input in inputs {
+        match input {
+            Input::Event(event) => reference.arrive(event.clone()),
+            Input::Heartbeat { source, timestamp_ns } => {
+                reference.hear_of(source, Time::from(*timestamp_ns));
+            }
+            Input::Horizon { kind, timestamp_ns } => {
+                let horizon = reference.horizons.entry(*kind).or_insert(0);
+                *horizon = (*horizon).max(Time::from(*timestamp_ns));
+            }
+        }
+        reference.take_what_the_watermark_passed();
+    }
+    reference.watermark = END_OF_TIME;
+    reference.take_what_the_watermark_passed();
+    reference.outcomes
+}
+
+/// An event with the ids that it needs, as long as it is remembered.
+struct Sighting {
+    kind: Kind,
+    at: Time,
+    request_id: Box<str>,
+    item_id: Box<str>,
+    process: (Arc<str>, u32),
+    /// Not a duplicate.
+    is_first: bool,
+    /// Of an exposure: the place in `exposures` of the one it belongs to.
+    exposure: usize,
+}
+
+struct Request {
+    at: Time,
+    request_id: Box<str>,
+    labels: Arc<Labels>,
+    late: bool,
+    waits: bool,
+}
+
+struct Exposure {
+    at: Time,
+    request_id: Box<str>,
+    labels: Arc<Labels>,
+    late: bool,
+    /// What it makes of the triple of a click that is linked to it, once that is known.
+    triple: Option<TripleOutcome>,
+}
+
+struct Click {
+    at: Time,
+    request_id: Box<str>,
+    item_id: Box<str>,
+    process: (Arc<str>, u32),
+    labels: Arc<Labels>,
+    late: bool,
+    waits_for_exposure: bool,
+    waits_for_report: bool,
+    /// The exposure that its triple waits for.
+    triple_waits_for: Option<usize>,
+}
+
+struct Reference {
+    config: JoinConfig,
+    newest: BTreeMap<Arc<str>, Time>,
+    watermark: Time,
+    now: Time,
+    buffer: Vec<Event>,
+    horizons: BTreeMap<Kind, Time>,
+    sightings: Vec<Sighting>,
+    requests: Vec<Request>,
+    exposures: Vec<Exposure>,
+    clicks: Vec<Click>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Reference {
+    fn new(config: JoinConfig) -> Self {
+        Self {
+            config,
+            newest: BTreeMap::new(),
+            watermark: 0,
+            now: 0,
+            buffer: Vec::new(),
+            horizons: BTreeMap::new(),
+            sightings: Vec::new(),
+            requests: Vec::new(),
+            exposures: Vec::new(),
+            clicks: Vec::new(),
+            outcomes: Vec::new(),
+        }
+    }
+
+    fn hear_of(&mut self, source: &Arc<str>, at: Time) {
+        let newest = self.newest.entry(Arc::clone(source)).or_insert(at);
+        *newest = at.max(*newest);
+        let newest_of_all = self.newest.values().max().copied().unwrap_or(0);
+        let idle_timeout = Time::from(self.config.idle_timeout_ns);
+        let live = self.newest.values().filter(|newest| newest_of_all - **newest <= idle_timeout);
+        let least = live.min().copied().unwrap_or(0);
+        self.watermark = self.watermark.max(least - Time::from(self.config.lateness_ns));
+    }
+
+    fn arrive(&mut self, event: Event) {
+        let (kind, at) = (event.kind, Time::from(event.timestamp_ns));
+        self.outcomes.push(Outcome::Received { kind, labels: Arc::clone(&event.labels) });
+        let late = at < self.watermark;
+        if late {
+            self.outcomes.push(Outcome::Late { kind, labels: Arc::clone(&event.labels) });
+            self.take(&event, true);
+        } else {
+            self.buffer.push(event.clone());
+        }
+        self.hear_of(&event.source, at);
+    }
+
+    fn take_what_the_watermark_passed(&mut self) {
+        loop {
+            // The first of the least, so input order breaks the last tie.
+            let next = (0..self.buffer.len())
+                .filter(|index| Time::from(self.buffer[*index].timestamp_ns) < self.watermark)
+                .min_by_key(|index| {
+                    (self.buffer[*index].timestamp_ns, place_in_tie(self.buffer[*index].kind), *index)
+                });
+            let Some(next) = next else { break };
+            let event = self.buffer.remove(next);
+            self.run_to(Time::from(event.timestamp_ns));
+            self.take(&event, false);
+        }
+        self.run_to(self.watermark);
+    }
+
+    /// Stops at every moment before `end` at which something is judged or forgotten.
+    fn run_to(&mut self, end: Time) {
+        loop {
+            let requests = self
+                .requests
+                .iter()
+                .filter(|request| request.waits)
+                .map(|request| request.at + Time::from(self.config.exposure_window_ns));
+            let exposures = self.exposures.iter().filter(|exposure| exposure.triple.is_none());
+            let exposures = exposures.map(|exposure| exposure.at + self.skew());
+            let clicks = self.clicks.iter().filter(|click| click.waits_for_exposure);
+            let clicks = clicks.map(|click| click.at + self.skew());
+            let reports = self.clicks.iter().filter(|click| click.waits_for_report);
+            let reports = reports.map(|click| click.at + Time::from(self.config.report_window_ns));
+            let memories = self.sightings.iter().map(|sighting| self.remembered_until(sighting));
+            let moments = requests.chain(exposures).chain(clicks).chain(reports).chain(memories);
+            let Some(moment) = moments.min().filter(|moment| *moment < end) else { break };
+            self.judge(moment);
+            self.forget(moment);
+        }
+        self.now = end;
+    }
+
+    fn take(&mut self, event: &Event, late: bool) {
+        match event.kind {
+            Kind::Request => self.take_request(event, late),
+            Kind::Exposure => self.take_exposure(event, late),
+            Kind::Click => self.take_click(event, late),
+            Kind::Report => self.add_sighting(event, false, 0),
+        }
+        self.complete();
+        // What has no time left to wait is judged at once.
+        self.judge(self.now - 1);
+        self.forget(self.now - 1);
+    }
+
+    fn take_request(&mut self, event: &Event, late: bool) {
+        let labels = Arc::clone(&event.labels);
+        if event.request_id.is_empty() {
+            self.outcomes.push(Outcome::Request { outcome: RequestOutcome::MissingId, labels });
+            return;
+        }
+        let is_first = self.first_of(event).is_none();
+        self.add_sighting(event, is_first, 0);
+        if !is_first {
+            self.outcomes.push(Outcome::Duplicate { kind: Kind::Request, labels });
+        } else {
+            let (at, request_id) = (Time::from(event.timestamp_ns), event.request_id.clone());
+            self.requests.push(Request { at, request_id, labels, late, waits: true });
+        }
+    }
+
+    fn take_exposure(&mut self, event: &Event, late: bool) {
+        let labels = Arc::clone(&event.labels);
+        if event.request_id.is_empty() || event.item_id.is_empty() {
+            self.link(Edge::RequestExposure, LinkOutcome::MissingId, None, labels);
+            return;
+        }
+        if let Some(exposure) = self.first_of(event).map(|first| first.exposure) {
+            self.add_sighting(event, false, exposure);
+            self.outcomes.push(Outcome::Duplicate { kind: Kind::Exposure, labels });
+        } else {
+            self.add_sighting(event, true, self.exposures.len());
+            let (at, request_id) = (Time::from(event.timestamp_ns), event.request_id.clone());
+            self.exposures.push(Exposure { at, request_id, labels, late, triple: None });
+        }
+    }
+
+    fn take_click(&mut self, event: &Event, late: bool) {
+        let labels = Arc::clone(&event.labels);
+        let has_ids = !event.request_id.is_empty() && !event.item_id.is_empty();
+        if !has_ids {
+            self.link(Edge::ExposureClick, LinkOutcome::MissingId, None, Arc::clone(&labels));
+            self.outcomes
+                .push(Outcome::Triple { outcome: TripleOutcome::Broken, labels: Arc::clone(&labels) });
+        } else if self.first_of(event).is_some() {
+            self.add_sighting(event, false, 0);
+            self.outcomes.push(Outcome::Duplicate { kind: Kind::Click, labels });
+            return;
+        } else {
+            self.add_sighting(event, true, 0);
+        }
+        self.clicks.push(Click {
+            at: Time::from(event.timestamp_ns),
+            request_id: event.request_id.clone(),
+            item_id: event.item_id.clone(),
+            process: (Arc::clone(&event.source), event.pid),
+            late,
+            waits_for_exposure: has_ids,
+            waits_for_report: match &self.config.reports {
+                Reports::All => true,
+                Reports::Services(services) => services.contains(&labels.service),
+            },
+            triple_waits_for: None,
+            labels,
+        });
+    }
+
+    /// The first that this event repeats: the last one at or before it, else the next one after it.
+    fn first_of(&self, event: &Event) -> Option<&Sighting> {
+        let at = Time::from(event.timestamp_ns);
+        let window = match event.kind {
+            Kind::Request => self.config.exposure_window_ns,
+            _ => self.config.click_window_ns,
+        };
+        let firsts = || {
+            self.sightings.iter().filter(|sighting| {
+                sighting.is_first
+                    && sighting.kind == event.kind
+                    && sighting.request_id == event.request_id
+                    && sighting.item_id == event.item_id
+                    && (sighting.at - at).abs() <= Time::from(window)
+            })
+        };
+        let before = firsts().filter(|first| first.at <= at).max_by_key(|first| first.at);
+        before.or_else(|| firsts().filter(|first| first.at > at).min_by_key(|first| first.at))
+    }
+
+    fn add_sighting(&mut self, event: &Event, is_first: bool, exposure: usize) {
+        self.sightings.push(Sighting {
+            kind: event.kind,
+            at: Time::from(event.timestamp_ns),
+            request_id: event.request_id.clone(),
+            item_id: event.item_id.clone(),
+            process: (Arc::clone(&event.source), event.pid),
+            is_first,
+            exposure,
+        });
+    }
+
+    /// Links whatever waits and can be linked with what is remembered.
+    fn complete(&mut self) {
+        for index in 0..self.requests.len() {
+            let request = &self.requests[index];
+            let (from, to) =
+                (request.at - self.skew(), request.at + Time::from(self.config.exposure_window_ns));
+            let exposed = self.sightings.iter().any(|sighting| {
+                sighting.kind == Kind::Exposure
+                    && sighting.request_id == request.request_id
+                    && (from..=to).contains(&sighting.at)
+            });
+            if request.waits && exposed {
+                let labels = Arc::clone(&request.labels);
+                self.outcomes.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels });
+                self.requests[index].waits = false;
+            }
+        }
+        for index in 0..self.exposures.len() {
+            let exposure = &self.exposures[index];
+            let requests = self.sightings.iter().filter(|sighting| {
+                sighting.kind == Kind::Request && sighting.request_id == exposure.request_id
+            });
+            let window = Time::from(self.config.exposure_window_ns);
+            let request = best_match(requests, exposure.at, window, self.skew());
+            if let (None, Some(request)) = (exposure.triple, request) {
+                let labels = Arc::clone(&exposure.labels);
+                let delay = (exposure.at - request.at).max(0);
+                self.exposures[index].triple = Some(TripleOutcome::Complete);
+                self.link(Edge::RequestExposure, LinkOutcome::Linked, Some(delay), labels);
+            }
+        }
+        for index in 0..self.clicks.len() {
+            self.complete_click(index);
+        }
+        self.release_triples();
+    }
+
+    fn complete_click(&mut self, index: usize) {
+        let click = &self.clicks[index];
+        let labels = Arc::clone(&click.labels);
+        let (waits_for_exposure, waits_for_report) = (click.waits_for_exposure, click.waits_for_report);
+        let exposures = self.sightings.iter().filter(|sighting| {
+            sighting.kind == Kind::Exposure
+                && sighting.request_id == click.request_id
+                && sighting.item_id == click.item_id
+        });
+        let window = Time::from(self.config.click_window_ns);
+        let sighting = best_match(exposures, click.at, window, self.skew());
+        let sighting = sighting.map(|sighting| (sighting.at, sighting.exposure));
+        let delay = sighting.map(|(sighted_at, _)| (click.at - sighted_at).max(0));
+        let until = click.at + Time::from(self.config.report_window_ns);
+        let reported = self.sightings.iter().any(|sighting| {
+            sighting.kind == Kind::Report
+                && sighting.process == click.process
+                && (click.at..=until).contains(&sighting.at)
+        });
+        if let (true, Some((_, exposure))) = (waits_for_exposure, sighting) {
+            self.clicks[index].waits_for_exposure = false;
+            self.clicks[index].triple_waits_for = Some(exposure);
+            self.link(Edge::ExposureClick, LinkOutcome::Linked, delay, Arc::clone(&labels));
+        }
+        if waits_for_report && reported {
+            self.clicks[index].waits_for_report = false;
+            self.link(Edge::ClickReport, LinkOutcome::Reported, None, labels);
+        }
+    }
+
+    /// Judges whatever has waited until `moment` or longer.
+    fn judge(&mut self, moment: Time) {
+        for index in 0..self.requests.len() {
+            let request = &self.requests[index];
+            if request.waits && request.at + Time::from(self.config.exposure_window_ns) <= moment {
+                let (labels, late) = (Arc::clone(&request.labels), request.late);
+                self.requests[index].waits = false;
+                self.outcomes.push(if late {
+                    Outcome::LateWithoutOutcome { kind: Kind::Request, labels }
+                } else {
+                    Outcome::Request { outcome: RequestOutcome::Unexposed, labels }
+                });
+            }
+        }
+        for index in 0..self.exposures.len() {
+            let exposure = &self.exposures[index];
+            if exposure.triple.is_none() && exposure.at + self.skew() <= moment {
+                self.judge_exposure(index);
+            }
+        }
+        for index in 0..self.clicks.len() {
+            let click = &self.clicks[index];
+            let (labels, late) = (Arc::clone(&click.labels), click.late);
+            let report_deadline = click.at + Time::from(self.config.report_window_ns);
+            if click.waits_for_exposure && click.at + self.skew() <= moment {
+                self.judge_click(index);
+            }
+            if self.clicks[index].waits_for_report && report_deadline <= moment {
+                self.clicks[index].waits_for_report = false;
+                if !late {
+                    self.link(Edge::ClickReport, LinkOutcome::Unreported, None, labels);
+                }
+            }
+        }
+        self.release_triples();
+    }
+
+    fn judge_exposure(&mut self, index: usize) {
+        let Exposure { at, ref labels, late, .. } = self.exposures[index];
+        let labels = Arc::clone(labels);
+        let looked_back_to = at - Time::from(self.config.exposure_window_ns);
+        if late {
+            self.outcomes.push(Outcome::LateWithoutOutcome { kind: Kind::Exposure, labels });
+            self.exposures[index].triple = Some(TripleOutcome::Unseen);
+        } else if self.is_before_horizon(Kind::Request, looked_back_to) {
+            self.link(Edge::RequestExposure, LinkOutcome::Unseen, None, labels);
+            self.exposures[index].triple = Some(TripleOutcome::Unseen);
+        } else {
+            self.link(Edge::RequestExposure, LinkOutcome::Orphan, None, labels);
+            self.exposures[index].triple = Some(TripleOutcome::Broken);
+        }
+    }
+
+    fn judge_click(&mut self, index: usize) {
+        self.clicks[index].waits_for_exposure = false;
+        let click = &self.clicks[index];
+        let labels = Arc::clone(&click.labels);
+        let looked_back_to = click.at - Time::from(self.config.click_window_ns);
+        let window = looked_back_to..=click.at + self.skew();
+        let another_item = self.sightings.iter().any(|sighting| {
+            sighting.kind == Kind::Exposure
+                && sighting.request_id == click.request_id
+                && sighting.item_id != click.item_id
+                && window.contains(&sighting.at)
+        });
+        if click.late {
+            self.outcomes.push(Outcome::LateWithoutOutcome { kind: Kind::Click, labels });
+            return;
+        }
+        let (outcome, triple) = if self.is_before_horizon(Kind::Exposure, looked_back_to) {
+            (LinkOutcome::Unseen, TripleOutcome::Unseen)
+        } else if another_item {
+            (LinkOutcome::Mismatch, TripleOutcome::Broken)
+        } else {
+            (LinkOutcome::Orphan, TripleOutcome::Broken)
+        };
+        self.link(Edge::ExposureClick, outcome, None, Arc::clone(&labels));
+        self.outcomes.push(Outcome::Triple { outcome: triple, labels });
+    }
+
+    fn release_triples(&mut self) {
+        for click in &mut self.clicks {
+            if let Some(exposure) = click.triple_waits_for
+                && let Some(outcome) = self.exposures[exposure].triple
+            {
+                self.outcomes.push(Outcome::Triple { outcome, labels: Arc::clone(&click.labels) });
+                click.triple_waits_for = None;
+            }
+        }
+    }
+
+    fn forget(&mut self, moment: Time) {
+        let sightings = std::mem::take(&mut self.sightings);
+        self.sightings =
+            sightings.into_iter().filter(|sighting| self.remembered_until(sighting) > moment).collect();
+    }
+
+    fn remembered_until(&self, sighting: &Sighting) -> Time {
+        sighting.at
+            + match sighting.kind {
+                Kind::Request => Time::from(self.config.exposure_window_ns) + self.skew(),
+                Kind::Exposure | Kind::Click => Time::from(self.config.click_window_ns) + self.skew(),
+                Kind::Report => Time::from(self.config.report_window_ns),
+            }
+    }
+
+    /// Nothing was before the epoch, so nothing before it was missed.
+    fn is_before_horizon(&self, kind: Kind, looked_back_to: Time) -> bool {
+        self.horizons.get(&kind).is_some_and(|horizon| looked_back_to.max(0) < *horizon)
+    }
+
+    fn skew(&self) -> Time {
+        Time::from(self.config.skew_ns)
+    }
+
+    fn link(&mut self, edge: Edge, outcome: LinkOutcome, delay: Option<Time>, labels: Arc<Labels>) {
+        let delay_ns = delay.map(|delay| u64::try_from(delay).expect("between two timestamps"));
+        self.outcomes.push(Outcome::Link { edge, outcome, delay_ns, labels });
+    }
+}
+
+/// Which events of one timestamp come first.
+fn place_in_tie(kind: Kind) -> u8 {
+    match kind {
+        Kind::Request => 0,
+        Kind::Exposure => 1,
+        Kind::Click => 2,
+        Kind::Report => 3,
+    }
+}
+
+/// The latest sighting in the window before `at`, else the earliest within `skew` after it. Of
+/// several at one time, the last before and the first after.
+fn best_match<'a>(
+    sightings: impl Iterator<Item = &'a Sighting> + Clone,
+    at: Time,
+    window: Time,
+    skew: Time,
+) -> Option<&'a Sighting> {
+    let before = sightings.clone().filter(|sighting| (at - window..=at).contains(&sighting.at));
+    let after = sightings.filter(|sighting| sighting.at > at && sighting.at <= at + skew);
+    before.max_by_key(|sighting| sighting.at).or_else(|| after.min_by_key(|sighting| sighting.at))
+}

@@ -1,0 +1,180 @@
+//! The join against a second, naive implementation of docs/semantics.md, over random histories.
+//!
+//! `PROPTEST_CASES` sets how many histories are tried. A failure prints the smallest history that
+//! still fails.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tests::reference::{self, Input};
+use tracer_user::domain::{Counts, Event, Kind, Labels, Outcome};
+use tracer_user::join::{Join, JoinConfig, Reports};
+
+/// Histories last this long. It is short beside their number of events, so that events meet
+/// exactly at the ends of windows again and again.
+const SPAN_NS: u64 = 60;
+
+fn runner_config() -> ProptestConfig {
+    let defaults = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => defaults,
+        None => ProptestConfig { cases: 1500, ..defaults },
+    }
+}
+
+fn join_configs() -> impl Strategy<Value = JoinConfig> {
+    let windows = (0..=14_u64, 0..=14_u64, 0..=8_u64, 0..=6_u64, 0..=4_u64);
+    let idle_timeout_ns = prop_oneof![0..=12_u64, Just(1000), Just(u64::MAX)];
+    let reports = prop_oneof![
+        Just(Reports::All),
+        Just(Reports::none()),
+        Just(Reports::Services(BTreeSet::from(["web".into()]))),
+    ];
+    (windows, idle_timeout_ns, reports).prop_map(
+        |(
+            (exposure_window_ns, click_window_ns, report_window_ns, lateness_ns, skew_ns),
+            idle_timeout_ns,
+            reports,
+        )| {
+            JoinConfig {
+                exposure_window_ns,
+                click_window_ns,
+                report_window_ns,
+                lateness_ns,
+                skew_ns,
+                idle_timeout_ns,
+                reports,
+            }
+        },
+    )
+}
+
+/// Few ids, so that they meet; now and then an empty one.
+fn ids() -> impl Strategy<Value = &'static str> {
+    prop_oneof![1 => Just(""), 6 => Just("a"), 3 => Just("b"), 2 => Just("c")]
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        3 => Just(Kind::Request),
+        4 => Just(Kind::Exposure),
+        4 => Just(Kind::Click),
+        2 => Just(Kind::Report),
+    ]
+}
+
+fn sources() -> impl Strategy<Value = &'static str> {
+    prop_oneof![4 => Just("node-a"), 2 => Just("node-b"), 1 => Just("node-c")]
+}
+
+fn events(timestamps: impl Strategy<Value = u64>) -> impl Strategy<Value = Event> {
+    let services = prop_oneof![Just("web"), Just("app")];
+    (kinds(), timestamps, sources(), 1..=2_u32, services, ids(), ids()).prop_map(
+        |(kind, timestamp_ns, source, pid, service, request_id, item_id)| Event {
+            kind,
+            timestamp_ns,
+            source: source.into(),
+            pid,
+            tid: pid,
+            labels: Arc::new(Labels { service: service.into(), ..Labels::default() }),
+            request_id: if kind == Kind::Report { "".into() } else { request_id.into() },
+            item_id: if matches!(kind, Kind::Exposure | Kind::Click) { item_id.into() } else { "".into() },
+            peer: None,
+        },
+    )
+}
+
+/// Timestamps anywhere in the history, and sometimes at the ends of all time.
+fn timestamps(base_ns: u64) -> impl Strategy<Value = u64> {
+    prop_oneof![
+        200 => (0..=SPAN_NS).prop_map(move |offset_ns| base_ns + offset_ns),
+        1 => Just(0),
+        1 => Just(u64::MAX),
+    ]
+}
+
+/// Inputs of every sort in an order of arrival that is mostly within the lateness, and sometimes far
+/// out of it.
+fn histories() -> impl Strategy<Value = Vec<Input>> {
+    prop_oneof![Just(0), Just(1_700_000_000_000_000_000), Just(u64::MAX - SPAN_NS)].prop_flat_map(|base_ns| {
+        let heartbeats = (sources(), timestamps(base_ns))
+            .prop_map(|(source, timestamp_ns)| Input::Heartbeat { source: source.into(), timestamp_ns });
+        let horizons = (kinds(), timestamps(base_ns))
+            .prop_map(|(kind, timestamp_ns)| Input::Horizon { kind, timestamp_ns });
+        let inputs = prop_oneof![
+            30 => events(timestamps(base_ns)).prop_map(Input::Event),
+            2 => heartbeats,
+            1 => horizons,
+        ];
+        let delays_ns = prop_oneof![3 => Just(0), 5 => 0..=6_u64, 2 => 0..=SPAN_NS];
+        vec((inputs, delays_ns), 0..60).prop_map(|mut arrivals| {
+            arrivals.sort_by_key(|(input, delay_ns)| match input {
+                Input::Event(event) => event.timestamp_ns.saturating_add(*delay_ns),
+                Input::Heartbeat { timestamp_ns, .. } | Input::Horizon { timestamp_ns, .. } => {
+                    timestamp_ns.saturating_add(*delay_ns)
+                }
+            });
+            arrivals.into_iter().map(|(input, _)| input).collect()
+        })
+    })
+}
+
+fn run(config: &JoinConfig, inputs: &[Input]) -> Vec<Outcome> {
+    let mut join = Join::new(config.clone());
+    let mut outcomes = Vec::new();
+    let mut counts = Counts::default();
+    for input in inputs {
+        let first_new = outcomes.len();
+        match input {
+            Input::Event(event) => join.push(event.clone(), &mut outcomes),
+            Input::Heartbeat { source, timestamp_ns } => join.heartbeat(source, *timestamp_ns, &mut outcomes),
+            Input::Horizon { kind, timestamp_ns } => join.set_horizon(*kind, *timestamp_ns),
+        }
+        counts.extend(&outcomes[first_new..]);
+        join.pending().check_accounting(&counts).expect("every event is in exactly one place");
+    }
+    join.finish(&mut outcomes);
+    assert!(join.pending().is_empty(), "something waits after the end: {:?}", join.pending());
+    outcomes
+}
+
+fn sorted(outcomes: &[Outcome]) -> Vec<String> {
+    let mut sorted: Vec<String> = outcomes.iter().map(|outcome| format!("{outcome:?}")).collect();
+    sorted.sort_unstable();
+    sorted
+}
+
+proptest! {
+    #![proptest_config(runner_config())]
+
+    #[test]
+    fn the_join_decides_what_the_reference_decides(config in join_configs(), inputs in histories()) {
+        let expected = reference::join(&config, &inputs);
+        let outcomes = run(&config, &inputs);
+        prop_assert_eq!(sorted(&outcomes), sorted(&expected));
+        prop_assert_eq!(outcomes.iter().collect::<Counts>(), expected.iter().collect::<Counts>());
+    }
+
+    /// Each event arrives some time after it happened, at most the lateness. Events of one kind and
+    /// time keep their order, because there input order decides which of them is the duplicate.
+    #[test]
+    fn the_order_of_arrival_within_the_lateness_changes_no_outcome(
+        config in join_configs(),
+        events in vec(events(0..=SPAN_NS), 0..60),
+        delays in vec(0..=100_u64, 64),
+    ) {
+        let mut in_order = events;
+        in_order.sort_by_key(|event| (event.timestamp_ns, event.kind));
+        let mut shuffled = in_order.clone();
+        shuffled.sort_by_key(|event| {
+            let slot = (event.timestamp_ns * 4 + event.kind as u64) % 64;
+            let delay_ns = delays[usize::try_from(slot).expect("less than 64")] % (config.lateness_ns + 1);
+            event.timestamp_ns + delay_ns
+        });
+        let in_order: Vec<Input> = in_order.into_iter().map(Input::Event).collect();
+        let shuffled: Vec<Input> = shuffled.into_iter().map(Input::Event).collect();
+        prop_assert_eq!(sorted(&run(&config, &in_order)), sorted(&run(&config, &shuffled)));
+    }
+}

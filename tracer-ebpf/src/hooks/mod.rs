@@ -1,0 +1,17 @@
+//! The hooks, one per file. `send.rs` and `sdk.rs` hold what the files of one family share.
+
+mod click;
+mod connect;
+mod exec;
+mod exit;
+mod exposure;
+mod fork;
+mod registers;
+mod sdk;
+mod send;
+mod sendmmsg;
+mod sendmsg;
+mod sendto;
+mod syscall;
+mod write;
+mod writev;

@@ -1,0 +1,32 @@
+//! `write`. Go and Java programs send with it.
+//!
+//!     long sys_write(unsigned int fd, const char __user *buf, size_t count)
+
+use aya_ebpf::{
+    macros::{kprobe, tracepoint},
+    programs::{ProbeContext, TracePointContext},
+};
+use tracer_common::counters::{HitOutcome, Hook};
+
+use super::{
+    send::{self, Piece},
+    syscall::Arguments,
+};
+use crate::emit;
+
+#[kprobe]
+pub fn write_kprobe(context: ProbeContext) -> u32 {
+    emit::run(&context, Hook::Write, || try_write(&context))
+}
+
+#[tracepoint]
+pub fn write_tracepoint(context: TracePointContext) -> u32 {
+    emit::run(&context, Hook::Write, || try_write(&context))
+}
+
+#[inline(always)]
+fn try_write(arguments: &impl Arguments) -> Result<(), HitOutcome> {
+    send::require_target()?;
+    let piece = Piece { address: arguments.argument(1), len: arguments.argument(2) };
+    send::capture(Hook::Write, arguments.argument(0), piece)
+}

@@ -1,0 +1,45 @@
+//! Every map and every value the daemon sets before loading.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use tracer_common::{
+    counters::COUNTER_COUNT,
+    limits::{DEFAULT_RING_BYTES, MAX_TARGETS},
+    settings::Offsets,
+};
+
+/// Records on their way to the daemon. The daemon sets the size from its configuration.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(DEFAULT_RING_BYTES, 0);
+
+/// Hits by hook and outcome: 88 counters of 8 bytes on each CPU.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
+
+/// Processes whose sends and connections are captured, and why (`TARGET_` constants).
+#[map]
+pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_TARGETS, 0);
+
+/// One switch for all capture hooks, so that capture starts and ends everywhere at one instant.
+#[map]
+pub static SWITCH: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Where fields stand in this kernel's structures. Read through [`offset!`] only.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets::ZERO;
+
+/// Fill level of the ring in bytes at which the daemon is woken at once.
+#[unsafe(no_mangle)]
+pub static WAKEUP_BYTES: u64 = DEFAULT_RING_BYTES as u64;
+
+/// One offset as the daemon set it. The read is volatile because the compiler may otherwise put the
+/// value it sees here, zero, in its place.
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: the field is part of an initialised static and aligned.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::OFFSETS.$field) as usize }
+    };
+}
+pub(crate) use offset;

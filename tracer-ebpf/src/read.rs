@@ -1,0 +1,85 @@
+//! Reading memory of the traced process and of the kernel, one bounded read at a time.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel,
+    generated::{bpf_copy_from_user, bpf_probe_read_user, bpf_probe_read_user_str},
+};
+use tracer_common::{
+    counters::HitOutcome,
+    limits::{ID_BUFFER_LEN, MAX_ID_LEN},
+};
+
+/// Size of the smallest page of any architecture supported.
+const PAGE_LEN: u64 = 4096;
+
+/// Reads one value of the kernel at `base + offset`.
+#[inline(always)]
+pub fn kernel<T>(base: u64, offset: usize) -> Option<T> {
+    // SAFETY: the helper checks the address and fails on a bad one.
+    unsafe { bpf_probe_read_kernel((base + offset as u64) as *const T) }.ok()
+}
+
+/// Reads one value of the traced process at `address`.
+#[inline(always)]
+pub fn user<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address and fails on a bad one.
+    unsafe { aya_ebpf::helpers::bpf_probe_read_user(address as *const T) }.ok()
+}
+
+/// Copies `len` bytes of the traced process from `address` to `destination`.
+///
+/// # Safety
+/// `destination` must have room for `len` bytes.
+#[inline(always)]
+pub unsafe fn user_bytes(destination: *mut u8, len: u32, address: u64) -> Result<(), HitOutcome> {
+    // SAFETY: the caller gives the room; the helper checks the source.
+    match unsafe { bpf_probe_read_user(destination.cast(), len, address as *const c_void) } {
+        0 => Ok(()),
+        _ => Err(HitOutcome::ReadFault),
+    }
+}
+
+/// Copies a C string from `address` into an id buffer and returns its length in bytes. A null
+/// pointer is an empty id, as it is for the SDK.
+///
+/// # Safety
+/// `destination` must have room for [`ID_BUFFER_LEN`] bytes.
+#[inline(always)]
+pub unsafe fn c_string(destination: *mut u8, address: u64) -> Result<u32, HitOutcome> {
+    if address == 0 {
+        return Ok(0);
+    }
+    // One byte more than the longest id with its zero: a string that fills it was longer.
+    const READ_LEN: u32 = MAX_ID_LEN as u32 + 2;
+    const _: () = assert!(READ_LEN as usize <= ID_BUFFER_LEN);
+    // SAFETY: the caller gives the room; the helper checks the source.
+    let copied = unsafe { bpf_probe_read_user_str(destination.cast(), READ_LEN, address as *const c_void) };
+    if copied < 1 {
+        return Err(HitOutcome::ReadFault);
+    }
+    let len = copied as u32 - 1;
+    if len > MAX_ID_LEN as u32 {
+        return Err(HitOutcome::IdTooLong);
+    }
+    Ok(len)
+}
+
+/// Brings the one or two pages that an id at `address` can lie on into memory. For sleepable
+/// programs only: it may wait for a disk.
+#[inline(always)]
+pub fn fault_in(address: u64) {
+    if address == 0 {
+        return;
+    }
+    let mut byte = 0u8;
+    let last = address + MAX_ID_LEN as u64;
+    // What cannot be brought in shows in the read that follows, which is the one that counts.
+    // SAFETY: one byte of room; the helper checks the source.
+    let _ = unsafe { bpf_copy_from_user((&raw mut byte).cast(), 1, address as *const c_void) };
+    if address / PAGE_LEN != last / PAGE_LEN {
+        // SAFETY: one byte of room; the helper checks the source.
+        let _ = unsafe { bpf_copy_from_user((&raw mut byte).cast(), 1, last as *const c_void) };
+    }
+}

@@ -1,0 +1,204 @@
+//! Loads the kernel side and attaches it: a kprobe first, where the kernel has none a tracepoint.
+//!
+//! Which hook is used is decided by trying, per hook. Nothing is captured before
+//! [`Kernel::set_capture`]. What is attached to is decided elsewhere (`discover`, `symbols`).
+
+mod hooks;
+mod sdk;
+
+use std::path::PathBuf;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+};
+use tracer_common::{
+    counters::{HitOutcome, Hook, counter_index},
+    limits::WAKEUP_FILL_DIVISOR,
+    settings::{Offsets, SWITCH_OFF, SWITCH_ON, TARGET_TRACED},
+};
+
+pub use self::{
+    hooks::{AttachedHook, HookKind},
+    sdk::{SdkFunction, SdkSite},
+};
+use crate::config::HookChoice;
+
+/// Why the kernel side is not in place.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The kernel refused the object or a map of it.
+    #[error("the kernel refused the tracer's programs or maps: {0}\n  remedy: `linktracer check` shows what is missing")]
+    Load(#[from] aya::EbpfError),
+    /// A map cannot be used.
+    #[error("the map {name} cannot be used: {error}")]
+    Map {
+        /// Which map.
+        name: &'static str,
+        /// Why.
+        error: aya::maps::MapError,
+    },
+    /// The object lacks a program or map, so daemon and kernel side are of different builds.
+    #[error("the kernel side has no `{0}`: it was built from other sources than the daemon")]
+    Missing(&'static str),
+    /// No kind of hook that the configuration allows could be attached.
+    #[error("the hook {hook} cannot be attached: {reasons}\n  remedy: {remedy}")]
+    Hook {
+        /// Which hook.
+        hook: &'static str,
+        /// What each kind answered.
+        reasons: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A probe on an SDK function was refused.
+    #[error("cannot attach to {file} at offset {offset:#x}: {error}")]
+    Sdk {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// Why.
+        error: aya::programs::ProgramError,
+    },
+}
+
+/// The kernel side's object file, built by build.rs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/linktracer"));
+
+/// The loaded kernel side. Dropping it detaches everything.
+pub struct Kernel {
+    ebpf: Ebpf,
+    hooks: Vec<AttachedHook>,
+    sdk: sdk::SdkProbes,
+    targets: HashMap<MapData, u32, u32>,
+    switch: Array<MapData, u32>,
+    kernel_log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// What the daemon reads from the kernel side.
+pub struct Channels {
+    /// Records.
+    pub ring: RingBuf<MapData>,
+    /// Hits by hook and outcome.
+    pub counters: Counters,
+}
+
+/// How to load.
+pub struct Settings {
+    /// Where fields stand in this kernel's structures.
+    pub offsets: Offsets,
+    /// Bytes of the ring, a power of two.
+    pub ring_bytes: u32,
+    /// Which kind of hook to use.
+    pub hooks: HookChoice,
+    /// Let the kernel side log what it loses, at some cost per loss.
+    pub kernel_log: bool,
+}
+
+impl Kernel {
+    /// Loads the kernel side and attaches the hooks that belong to no file. SDK functions follow by
+    /// [`Self::attach_sdk`].
+    ///
+    /// # Errors
+    /// See [`AttachError`]; nothing stays attached.
+    pub fn load(settings: &Settings) -> Result<(Self, Channels), AttachError> {
+        let wakeup_bytes = u64::from(settings.ring_bytes) / WAKEUP_FILL_DIVISOR;
+        let log_level: u8 = if settings.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", &settings.offsets, true)
+            .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
+            .override_global(aya_log::LEVEL, &log_level, true)
+            .map_max_entries("EVENTS", settings.ring_bytes)
+            .load(OBJECT)?;
+        let ring = take(&mut ebpf, "EVENTS")?;
+        let counters = Counters { map: take(&mut ebpf, "COUNTERS")? };
+        let targets = take(&mut ebpf, "TARGETS")?;
+        let switch = take(&mut ebpf, "SWITCH")?;
+        let kernel_log = settings.kernel_log.then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
+        let hooks = hooks::attach_all(&mut ebpf, settings.hooks)?;
+        let sdk = sdk::SdkProbes::load(&mut ebpf)?;
+        let kernel = Self { ebpf, hooks, sdk, targets, switch, kernel_log };
+        Ok((kernel, Channels { ring, counters }))
+    }
+
+    /// The hooks that belong to no file, and which kind each became.
+    pub fn hooks(&self) -> &[AttachedHook] {
+        &self.hooks
+    }
+
+    /// Can probes on SDK functions wait for memory that is not resident?
+    pub fn sleepable(&self) -> bool {
+        self.sdk.sleepable()
+    }
+
+    /// Attaches to one place in one file, in every process that maps it.
+    ///
+    /// # Errors
+    /// [`AttachError::Sdk`].
+    pub fn attach_sdk(&mut self, site: &SdkSite) -> Result<(), AttachError> {
+        self.sdk.attach(&mut self.ebpf, site)
+    }
+
+    /// Starts or ends capture, for all hooks at once.
+    ///
+    /// # Errors
+    /// [`AttachError::Map`].
+    pub fn set_capture(&mut self, on: bool) -> Result<(), AttachError> {
+        let value = if on { SWITCH_ON } else { SWITCH_OFF };
+        self.switch.set(0, value, 0).map_err(|error| AttachError::Map { name: "SWITCH", error })
+    }
+
+    /// Captures what the process sends and connects to.
+    ///
+    /// # Errors
+    /// [`AttachError::Map`], when the table is full.
+    pub fn trace_process(&mut self, pid: u32) -> Result<(), AttachError> {
+        self.targets
+            .insert(pid, TARGET_TRACED, 0)
+            .map_err(|error| AttachError::Map { name: "TARGETS", error })
+    }
+
+    /// No longer captures what the process sends and connects to.
+    pub fn forget_process(&mut self, pid: u32) {
+        // A process that is not in the table is as forgotten as it can be.
+        let _ = self.targets.remove(&pid);
+    }
+
+    /// Process ids in the table, whatever their state.
+    pub fn processes(&self) -> Vec<u32> {
+        self.targets.keys().filter_map(Result::ok).collect()
+    }
+
+    /// Passes on what the kernel side logged, where that is on.
+    pub fn flush_kernel_log(&mut self) {
+        if let Some(log) = &mut self.kernel_log {
+            log.flush();
+        }
+    }
+}
+
+/// Takes a map out of the object.
+fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, AttachError>
+where
+    T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(AttachError::Missing(name))?;
+    T::try_from(map).map_err(|error| AttachError::Map { name, error })
+}
+
+/// The kernel side's counters.
+pub struct Counters {
+    map: PerCpuArray<MapData, u64>,
+}
+
+impl Counters {
+    /// How often the hook had this outcome since it was loaded, on all CPUs together.
+    ///
+    /// # Errors
+    /// The kernel refused the look-up.
+    pub fn read(&self, hook: Hook, outcome: HitOutcome) -> Result<u64, aya::maps::MapError> {
+        let values = self.map.get(&counter_index(hook, outcome), 0)?;
+        Ok(values.iter().sum())
+    }
+}

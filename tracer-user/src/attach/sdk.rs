@@ -1,0 +1,104 @@
+//! Probes on the SDK's functions.
+
+use std::path::PathBuf;
+
+use aya::{
+    Ebpf,
+    programs::{
+        ProgramError, UProbe,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+    },
+};
+use tracer_common::settings::sdk_cookie;
+
+use super::AttachError;
+use crate::config::SdkArgs;
+
+/// Which function of the SDK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SdkFunction {
+    /// The one that reports an exposure.
+    Exposure,
+    /// The one that reports a click.
+    Click,
+}
+
+impl SdkFunction {
+    /// The name in the configuration and in metric labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exposure => "exposure",
+            Self::Click => "click",
+        }
+    }
+
+    const fn programs(self) -> [&'static str; 2] {
+        match self {
+            Self::Exposure => ["exposure_uprobe_sleepable", "exposure_uprobe"],
+            Self::Click => ["click_uprobe_sleepable", "click_uprobe"],
+        }
+    }
+}
+
+/// One place for a probe.
+#[derive(Debug, Clone)]
+pub struct SdkSite {
+    /// Which function.
+    pub function: SdkFunction,
+    /// The file that holds it, as this process reaches it.
+    pub file: PathBuf,
+    /// Where in the file, in bytes.
+    pub file_offset: u64,
+    /// Where the ids stand among its arguments.
+    pub args: SdkArgs,
+    /// A number that every record of this probe carries.
+    pub probe: u32,
+}
+
+/// The loaded programs and what they are attached to.
+pub(super) struct SdkProbes {
+    sleepable: bool,
+}
+
+impl SdkProbes {
+    /// Loads the programs: the sleepable ones where the kernel takes them.
+    pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self, AttachError> {
+        let functions = [SdkFunction::Exposure, SdkFunction::Click];
+        let sleepable = functions.iter().all(|function| {
+            let loaded = program(ebpf, function.programs()[0]).and_then(UProbe::load);
+            if let Err(error) = &loaded {
+                tracing::info!(%error, "no sleepable uprobes: ids on pages that are not in memory count as read faults");
+            }
+            loaded.is_ok()
+        });
+        if !sleepable {
+            for function in functions {
+                program(ebpf, function.programs()[1]).and_then(UProbe::load).map_err(|error| AttachError::Hook {
+                    hook: function.name(),
+                    reasons: error.to_string(),
+                    remedy: "`linktracer check` shows what is missing",
+                })?;
+            }
+        }
+        Ok(Self { sleepable })
+    }
+
+    pub(super) const fn sleepable(&self) -> bool {
+        self.sleepable
+    }
+
+    pub(super) fn attach(&self, ebpf: &mut Ebpf, site: &SdkSite) -> Result<(), AttachError> {
+        let name = site.function.programs()[usize::from(!self.sleepable)];
+        let location = UProbeAttachLocation::AbsoluteOffset(site.file_offset);
+        let cookie = sdk_cookie(site.args.request_id, site.args.item_id, site.probe);
+        let point = UProbeAttachPoint { location, cookie: Some(cookie) };
+        program(ebpf, name)
+            .and_then(|program| program.attach(point, &site.file, UProbeScope::AllProcesses))
+            .map(drop)
+            .map_err(|error| AttachError::Sdk { file: site.file.clone(), offset: site.file_offset, error })
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, ProgramError> {
+    ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
+}

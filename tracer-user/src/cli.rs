@@ -1,0 +1,179 @@
+//! The command line: what a person types and what the exit code says.
+//!
+//! 0: done. 1: failed, or not all as it should be. 2: wrong use, which a wrong configuration is, too.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    build,
+    config::{Config, ConfigError, HookChoice},
+    demo, preflight, replay, run,
+};
+
+/// From request to exposure to click, seen from the kernel: which tracking links of a
+/// recommendation service are broken, and in which release.
+#[derive(Debug, Parser)]
+#[command(name = "linktracer", version = build::VERSION, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// What to log, to standard error: error, warn, info, debug, trace, or a filter by module.
+    #[arg(long, global = true, env = "LINKTRACER_LOG", default_value = "info", value_name = "LEVEL")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trace, join and serve metrics until SIGTERM or SIGINT.
+    Run(RunArgs),
+    /// Say whether tracing can work here, line by line, and what to do where it cannot.
+    Check(ConfigArgs),
+    /// Write every event to a file, for `replay`.
+    Record(RecordArgs),
+    /// Join recorded events and print what became of them.
+    Replay(replay::ReplayArgs),
+    /// Trace a small service with faults of known number, and show the truth beside what was measured.
+    Demo(demo::DemoArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file; every key is explained in deploy/linktracer.yaml.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Which kind of kernel hook to use, whatever the configuration says.
+    #[arg(long, value_enum)]
+    hooks: Option<HookChoice>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Also write every event to this file; it must not exist yet.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Let the kernel side log what it loses (it costs something on each loss).
+    #[arg(long)]
+    kernel_log: bool,
+}
+
+#[derive(Debug, Args)]
+struct RecordArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where to; must not exist yet. `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// End after this long, such as `60s`; without it at SIGTERM or SIGINT.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = start_log(&cli.log) {
+        return wrong_use(&error);
+    }
+    let result = match &cli.command {
+        Command::Run(args) => configured(&args.config).and_then(|config| {
+            let options = run::Options {
+                record: args.record.clone(),
+                serve: true,
+                duration: None,
+                kernel_log: args.kernel_log,
+            };
+            Ok(run::run(&config, &options).map(|()| true)?)
+        }),
+        Command::Record(args) => configured(&args.config).and_then(|config| {
+            let options = run::Options {
+                record: Some(args.output.clone()),
+                duration: args.duration,
+                ..run::Options::default()
+            };
+            Ok(run::run(&config, &options).map(|()| true)?)
+        }),
+        Command::Check(args) => configured(args).and_then(|config| Ok(check(&config)?)),
+        Command::Replay(args) => replay_command(args).map_err(Failure::Failed),
+        Command::Demo(args) => {
+            let mut out = io::stdout();
+            demo::run(args, tracer_common::limits::MAX_ID_LEN, &mut out).map_err(Failure::Failed)
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(Failure::Config(error)) => wrong_use(&error.to_string()),
+        Err(Failure::Failed(error)) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command ended without its result.
+enum Failure {
+    Config(ConfigError),
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn configured(args: &ConfigArgs) -> Result<Config, Failure> {
+    let mut config = Config::load(&args.config).map_err(Failure::Config)?;
+    if let Some(hooks) = args.hooks {
+        config.hooks = hooks;
+    }
+    Ok(config)
+}
+
+/// Prints the report; true when nothing failed.
+fn check(config: &Config) -> anyhow::Result<bool> {
+    let checks = preflight::run(config);
+    let failed = preflight::failures(&checks).count();
+    let mut out = io::stdout().lock();
+    for check in &checks {
+        writeln!(out, "{check}")?;
+    }
+    match failed {
+        0 => writeln!(out, "tracing can work here")?,
+        count => writeln!(out, "{count} of {} checks failed: tracing cannot work here yet", checks.len())?,
+    }
+    Ok(failed == 0)
+}
+
+fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {
+    replay::run(args, &mut io::stdin().lock(), &mut io::stdout().lock(), &mut io::stderr().lock())?;
+    Ok(true)
+}
+
+fn start_log(filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| format!("--log {filter}: {error}\n  remedy: one of error, warn, info, debug, trace"))?;
+    let color = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(color).init();
+    Ok(())
+}
+
+fn wrong_use(message: &str) -> ExitCode {
+    complain(message);
+    ExitCode::from(2)
+}
+
+fn complain(message: &str) {
+    // Where standard error is gone there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "error: {message}");
+}

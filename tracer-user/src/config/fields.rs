@@ -1,0 +1,207 @@
+//! From the document's tree to the structs: which keys there are and what they hold.
+
+use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{
+    Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, HookChoice, JoinSettings, LabelSource,
+    MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs, SdkProbe,
+    Service,
+    reader::{Fields, Node, Reader},
+    units,
+};
+
+pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
+    let fields = reader.map(
+        &root,
+        &["source", "listen", "state_dir", "hooks", "ring_buffer_size", "btf", "services", "join"],
+    );
+    let source = fields.optional("source").and_then(|node| reader.text(&node));
+    let listen = fields.optional("listen").and_then(|node| reader.parsed(&node, address));
+    let state_dir = fields.optional("state_dir").and_then(|node| reader.text(&node));
+    let hooks = fields.optional("hooks").and_then(|node| reader.parsed(&node, hook_choice));
+    let ring = fields.optional("ring_buffer_size").and_then(|node| reader.parsed(&node, ring_size));
+    let btf = fields.optional("btf").and_then(|node| reader.text(&node));
+    let services = fields.required(reader, "services").map(|node| services(reader, &node));
+    let join = fields.optional("join").map(|node| join(reader, &node));
+    Config {
+        source: source.unwrap_or_else(host_name),
+        listen: listen.unwrap_or(DEFAULT_LISTEN),
+        state_dir: state_dir.map_or_else(|| PathBuf::from(DEFAULT_STATE_DIR), PathBuf::from),
+        hooks: hooks.unwrap_or(HookChoice::Auto),
+        ring_buffer_size: ring.unwrap_or(tracer_common::limits::DEFAULT_RING_BYTES),
+        btf: btf.map_or_else(|| PathBuf::from(DEFAULT_BTF), PathBuf::from),
+        services: services.unwrap_or_default(),
+        join: join.unwrap_or_default(),
+    }
+}
+
+fn services(reader: &mut Reader, node: &Node<'_, '_>) -> Vec<Service> {
+    let nodes = reader.list(node);
+    if nodes.is_empty() {
+        reader.problem(node, "at least one service is needed");
+    }
+    let mut names = HashSet::new();
+    let mut services = Vec::with_capacity(nodes.len());
+    for node in &nodes {
+        let service = service(reader, node);
+        if !service.name.is_empty() && !names.insert(service.name.clone()) {
+            reader.problem(node, format!("a second service of the name \"{}\"", service.name));
+        }
+        services.push(service);
+    }
+    services
+}
+
+fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
+    let known = ["name", "match", "release", "group", "request", "exposure", "click", "report"];
+    let fields = reader.map(node, &known);
+    let name = fields.required(reader, "name").and_then(|node| reader.parsed(&node, service_name));
+    let processes = fields.required(reader, "match").map(|node| process_match(reader, &node));
+    let release = fields.optional("release").map(|node| {
+        let nodes = reader.list(&node);
+        nodes.iter().filter_map(|node| reader.parsed(node, label_source)).collect()
+    });
+    let group = fields.optional("group").and_then(|node| reader.parsed(&node, label_source));
+    let request = fields.optional("request").and_then(|node| request(reader, &node));
+    let exposure = fields.optional("exposure").and_then(|node| sdk_probe(reader, &node));
+    let click = fields.optional("click").and_then(|node| sdk_probe(reader, &node));
+    let report = fields.optional("report").and_then(|node| report(reader, &node));
+    if ["request", "exposure", "click", "report"].iter().all(|key| fields.optional(key).is_none()) {
+        reader.problem(node, "nothing to trace: give at least one of `request`, `exposure`, `click`, `report`");
+    }
+    Service {
+        name: name.unwrap_or_default(),
+        processes: processes.unwrap_or_default(),
+        release: release.unwrap_or_default(),
+        group,
+        request,
+        exposure,
+        click,
+        report,
+    }
+}
+
+fn process_match(reader: &mut Reader, node: &Node<'_, '_>) -> ProcessMatch {
+    let fields = reader.map(node, &["exe", "cmdline", "cgroup"]);
+    let mut pattern = |name: &str, parse: fn(&str) -> Result<Pattern, String>| {
+        fields.optional(name).and_then(|node| reader.parsed(&node, parse))
+    };
+    let processes = ProcessMatch {
+        exe: pattern("exe", Pattern::path),
+        cmdline: pattern("cmdline", Pattern::text),
+        cgroup: pattern("cgroup", Pattern::text),
+    };
+    if ["exe", "cmdline", "cgroup"].iter().all(|key| fields.optional(key).is_none()) {
+        reader.problem(node, "matches every process: give at least one of `exe`, `cmdline`, `cgroup`");
+    }
+    processes
+}
+
+fn request(reader: &mut Reader, node: &Node<'_, '_>) -> Option<RequestProbe> {
+    let fields = reader.map(node, &["id"]);
+    let id = fields.required(reader, "id")?;
+    let fields = reader.map(&id, &["header"]);
+    let header = fields.required(reader, "header")?;
+    Some(RequestProbe { header: reader.parsed(&header, header_name)? })
+}
+
+fn sdk_probe(reader: &mut Reader, node: &Node<'_, '_>) -> Option<SdkProbe> {
+    let fields = reader.map(node, &["library", "symbol", "args"]);
+    let library = fields.optional("library").and_then(|node| reader.text(&node));
+    let symbol = fields.required(reader, "symbol").and_then(|node| reader.text(&node));
+    let args = fields.required(reader, "args").and_then(|node| reader.parsed(&node, SdkArgs::parse));
+    let place = format!("{} ({})", node.key(), node.place());
+    Some(SdkProbe { library, symbol: symbol?, args: args?, place })
+}
+
+fn report(reader: &mut Reader, node: &Node<'_, '_>) -> Option<ReportProbe> {
+    let fields = reader.map(node, &["to"]);
+    let to = fields.required(reader, "to")?;
+    let nodes = reader.list(&to);
+    if nodes.is_empty() {
+        reader.problem(&to, "at least one collector is needed");
+    }
+    Some(ReportProbe { to: nodes.iter().filter_map(|node| reader.parsed(node, address)).collect() })
+}
+
+fn join(reader: &mut Reader, node: &Node<'_, '_>) -> JoinSettings {
+    let known = ["exposure_window", "click_window", "report_window", "lateness", "skew"];
+    let fields = reader.map(node, &known);
+    let mut settings = JoinSettings::default();
+    let mut set = |name: &str, slot: &mut Duration| set_duration(reader, &fields, name, slot);
+    set("exposure_window", &mut settings.exposure_window);
+    set("click_window", &mut settings.click_window);
+    set("report_window", &mut settings.report_window);
+    set("lateness", &mut settings.lateness);
+    set("skew", &mut settings.skew);
+    settings
+}
+
+fn set_duration(reader: &mut Reader, fields: &Fields<'_, '_>, name: &str, slot: &mut Duration) {
+    if let Some(value) = fields.optional(name).and_then(|node| reader.parsed(&node, units::duration)) {
+        *slot = value;
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is not an address with a port; write it like `127.0.0.1:9464`"))
+}
+
+fn hook_choice(text: &str) -> Result<HookChoice, String> {
+    [HookChoice::Auto, HookChoice::Kprobe, HookChoice::Tracepoint]
+        .into_iter()
+        .find(|choice| choice.name() == text)
+        .ok_or_else(|| format!("unknown kind of hook \"{text}\"; one of `auto`, `kprobe`, `tracepoint`"))
+}
+
+fn ring_size(text: &str) -> Result<u32, String> {
+    let size = units::size(text)?;
+    let lower = match size {
+        0 => MIN_RING_BYTES,
+        size => 1 << size.ilog2(),
+    };
+    if !size.is_power_of_two() {
+        return Err(format!(
+            "{size} bytes is no power of two, and the kernel takes nothing else; the nearest are {} and {} KiB",
+            lower / 1024,
+            lower.saturating_mul(2) / 1024
+        ));
+    }
+    u32::try_from(size)
+        .ok()
+        .filter(|_| (MIN_RING_BYTES..=MAX_RING_BYTES).contains(&size))
+        .ok_or_else(|| format!("{size} bytes is out of range; `64KiB` to `1GiB`"))
+}
+
+/// Names become label values: short, and nothing that breaks a line.
+fn service_name(text: &str) -> Result<String, String> {
+    if text.len() > 63 || text.chars().any(char::is_control) {
+        return Err("a service's name has at most 63 bytes and no control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn header_name(text: &str) -> Result<String, String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if text.bytes().all(token) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("\"{text}\" cannot be the name of a header; write it like `X-Request-Id`"))
+    }
+}
+
+fn label_source(text: &str) -> Result<LabelSource, String> {
+    match text.split_once(':') {
+        Some(("env", name)) if !name.is_empty() => Ok(LabelSource::Environment(name.to_owned())),
+        None if text == "go_build_info" => Ok(LabelSource::GoBuildInfo),
+        _ => Err(format!("unknown source \"{text}\"; one of `env:NAME`, `go_build_info`")),
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}

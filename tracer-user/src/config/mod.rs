@@ -1,0 +1,190 @@
+//! The configuration file, read into plain structs.
+//!
+//! [`Config::load`] reports every problem of a file at once, each with its place and its remedy, and
+//! touches nothing but the file. Whether the machine can do what the file asks for is the question
+//! of `preflight`. Every default stands in this file.
+
+mod fields;
+mod glob;
+mod reader;
+mod sdk_args;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use glob::Pattern;
+pub use reader::{ConfigError, Problem};
+pub use sdk_args::SdkArgs;
+
+/// Everything the daemon is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `source`: the name of this node. Default: the host's name.
+    pub source: String,
+    /// `listen`: where metrics and health are served. Default `127.0.0.1:9464`.
+    pub listen: SocketAddr,
+    /// `state_dir`: where state outlives the process. Default `/var/lib/linktracer`.
+    pub state_dir: PathBuf,
+    /// `hooks`: which kind of kernel hook to use. Default `auto`.
+    pub hooks: HookChoice,
+    /// `ring_buffer_size`: bytes of the ring buffer; a power of two, 64 KiB to 1 GiB. Default 16 MiB.
+    pub ring_buffer_size: u32,
+    /// `btf`: the kernel's type information. Default `/sys/kernel/btf/vmlinux`.
+    pub btf: PathBuf,
+    /// `services`: what to trace; at least one.
+    pub services: Vec<Service>,
+    /// `join`: windows and limits.
+    pub join: JoinSettings,
+}
+
+/// Which kind of kernel hook to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum HookChoice {
+    /// A kprobe where the kernel takes one, else a tracepoint. Decided per hook, by trying.
+    Auto,
+    /// Kprobes only.
+    Kprobe,
+    /// Tracepoints only.
+    Tracepoint,
+}
+
+impl HookChoice {
+    /// The name in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// A named set of processes with its probes.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// `name`: the value of the label `service`.
+    pub name: String,
+    /// `match`: which processes belong to it.
+    pub processes: ProcessMatch,
+    /// `release`: where a process says what it runs; the first source that answers counts.
+    pub release: Vec<LabelSource>,
+    /// `group`: where a process says its A/B group.
+    pub group: Option<LabelSource>,
+    /// `request`: how requests are recognised.
+    pub request: Option<RequestProbe>,
+    /// `exposure`: the SDK function that reports an exposure.
+    pub exposure: Option<SdkProbe>,
+    /// `click`: the SDK function that reports a click.
+    pub click: Option<SdkProbe>,
+    /// `report`: the collectors that click reports go to.
+    pub report: Option<ReportProbe>,
+}
+
+/// Which processes belong to a service: those for which every given pattern holds.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessMatch {
+    /// `exe`: path of the executable, as the process itself sees it.
+    pub exe: Option<Pattern>,
+    /// `cmdline`: the arguments, joined by spaces.
+    pub cmdline: Option<Pattern>,
+    /// `cgroup`: path of the cgroup.
+    pub cgroup: Option<Pattern>,
+}
+
+/// Where a label's value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LabelSource {
+    /// `env:NAME`: a variable of the process's environment at its start.
+    Environment(String),
+    /// `go_build_info`: the commit that the Go toolchain wrote into the executable.
+    GoBuildInfo,
+}
+
+/// How requests are recognised.
+#[derive(Debug, Clone)]
+pub struct RequestProbe {
+    /// `id.header`: the header that carries the request id, of a sent request or response.
+    pub header: String,
+}
+
+/// A function of the tracking SDK.
+#[derive(Debug, Clone)]
+pub struct SdkProbe {
+    /// `library`: path or name of the shared library; absent: the executable itself.
+    pub library: Option<String>,
+    /// `symbol`: the function's name.
+    pub symbol: String,
+    /// `args`: where the ids stand among its arguments.
+    pub args: SdkArgs,
+    /// Where the probe stands in the file, for messages.
+    pub place: String,
+}
+
+/// The collectors that click reports go to.
+#[derive(Debug, Clone)]
+pub struct ReportProbe {
+    /// `to`: addresses with ports. A connection to any of them is a report.
+    pub to: Vec<SocketAddr>,
+}
+
+/// Windows and limits of the join. Meaning in docs/semantics.md.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinSettings {
+    /// `exposure_window`: from request to exposure. Default 10 min.
+    pub exposure_window: Duration,
+    /// `click_window`: from exposure to click. Default 30 min.
+    pub click_window: Duration,
+    /// `report_window`: from click to report. Default 30 s.
+    pub report_window: Duration,
+    /// `lateness`: how far out of order events may arrive. Default 2 s.
+    pub lateness: Duration,
+    /// `skew`: how far clocks may disagree. Default 100 ms.
+    pub skew: Duration,
+}
+
+impl Default for JoinSettings {
+    fn default() -> Self {
+        Self {
+            exposure_window: Duration::from_secs(600),
+            click_window: Duration::from_secs(1800),
+            report_window: Duration::from_secs(30),
+            lateness: Duration::from_secs(2),
+            skew: Duration::from_millis(100),
+        }
+    }
+}
+
+/// Smallest ring buffer in bytes: sixteen pages.
+pub const MIN_RING_BYTES: u64 = 64 * 1024;
+/// Largest ring buffer in bytes.
+pub const MAX_RING_BYTES: u64 = 1024 * 1024 * 1024;
+
+pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/linktracer";
+pub(crate) const DEFAULT_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not YAML, or every problem of its content.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_path_buf(), error })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of a file; `path` is for messages.
+    ///
+    /// # Errors
+    /// The text is not YAML, or every problem of its content.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        reader::read(text, path, fields::config)
+    }
+}

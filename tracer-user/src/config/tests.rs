@@ -1,0 +1,105 @@
+use std::{path::Path, time::Duration};
+
+use super::{Config, ConfigError, HookChoice, SdkArgs};
+
+const SMALLEST: &str = "services:\n  - name: recommend\n    match: { exe: /usr/bin/recommend }\n    request: { id: { header: X-Request-Id } }\n";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("test.yaml"))
+}
+
+#[track_caller]
+fn check_problems(text: &str, expected: &[(usize, &str, &str)]) {
+    let Err(ConfigError::Invalid { problems, .. }) = parse(text) else { panic!("was accepted: {text}") };
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, (line, key, part)) in problems.iter().zip(expected) {
+        assert_eq!((problem.line, problem.key.as_str()), (*line, *key), "{problem:?}");
+        assert!(problem.message.contains(part), "{problem:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn the_smallest_file_gets_the_defaults() {
+    let config = parse(SMALLEST).expect("valid");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:9464");
+    assert_eq!(config.hooks, HookChoice::Auto);
+    assert_eq!(config.ring_buffer_size, 16 * 1024 * 1024);
+    assert_eq!(config.join.click_window, Duration::from_secs(1800));
+    assert_eq!(config.services[0].name, "recommend");
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+source: node-a
+listen: 0.0.0.0:9000
+state_dir: /tmp/state
+hooks: tracepoint
+ring_buffer_size: 64KiB
+btf: /tmp/btf
+services:
+  - name: recommend
+    match: { exe: "/usr/bin/recommend-*", cmdline: "*--port*", cgroup: "*/recommend.service" }
+    release: [go_build_info, "env:BUILD_COMMIT_TAG"]
+    group: "env:AB_GROUP"
+    request: { id: { header: X-Request-Id } }
+    exposure: { library: librecsdk.so, symbol: trackExposure, args: "(request_id cstr, item_id cstr)" }
+    click: { symbol: trackClick, args: "(user int, item_id cstr, request_id cstr)" }
+    report: { to: ["127.0.0.1:9999", "[::1]:9999"] }
+join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, skew: 5ms }
+"#;
+    let config = parse(text).expect("valid");
+    let service = &config.services[0];
+    assert_eq!(config.source, "node-a");
+    assert_eq!(config.ring_buffer_size, 65536);
+    assert!(service.processes.exe.as_ref().is_some_and(|exe| exe.matches("/usr/bin/recommend-7")));
+    assert!(!service.processes.exe.as_ref().is_some_and(|exe| exe.matches("/usr/bin/recommend-7/x")));
+    assert_eq!(service.release.len(), 2);
+    assert_eq!(service.click.as_ref().map(|click| click.args), Some(SdkArgs { request_id: 2, item_id: 1 }));
+    assert_eq!(service.report.as_ref().map(|report| report.to.len()), Some(2));
+    assert_eq!(config.join.skew, Duration::from_millis(5));
+}
+
+#[test]
+fn all_problems_are_reported_at_once_with_their_places() {
+    let text = "lisen: 1.2.3.4:5\nlisten: nowhere\nhooks: 5\nring_buffer_size: 100KiB\nservices:\n  - name: a\n    match: { exe: /a }\n    click: { symbol: trackClick, args: \"(request_id string, item_id cstr)\" }\n  - match: {}\n    colour: red\n";
+    check_problems(
+        text,
+        &[
+            (1, "lisen", "did you mean `listen`"),
+            (2, "listen", "not an address"),
+            (3, "hooks", "expected a text, found the number 5"),
+            (4, "ring_buffer_size", "nearest are 64 and 128 KiB"),
+            (8, "services[0].click.args", "an id has to be `cstr`"),
+            (9, "services[1]", "`name` is missing"),
+            (9, "services[1]", "nothing to trace"),
+            (9, "services[1].match", "matches every process"),
+            (10, "services[1].colour", "unknown key"),
+        ],
+    );
+}
+
+#[test]
+fn a_file_without_services_is_refused() {
+    check_problems("listen: 127.0.0.1:1\n", &[(1, "", "`services` is missing")]);
+    check_problems("services: []\n", &[(1, "services", "at least one service")]);
+    check_problems("", &[(1, "", "empty")]);
+}
+
+#[test]
+fn text_that_is_not_yaml_is_refused_with_its_place() {
+    check_problems("services: [\n", &[(2, "", "not YAML")]);
+}
+
+#[test]
+fn a_variable_of_the_environment_is_put_in() {
+    let text = format!("source: \"node-${{CARGO_PKG_NAME}}\"\n{SMALLEST}");
+    assert_eq!(parse(&text).expect("valid").source, "node-tracer-user");
+    check_problems(&format!("source: \"${{NO_SUCH_VARIABLE_HERE}}\"\n{SMALLEST}"), &[(1, "source", "NO_SUCH_VARIABLE")]);
+}
+
+#[test]
+fn two_services_of_one_name_are_refused() {
+    let second = SMALLEST.trim_start_matches("services:\n");
+    check_problems(&format!("{SMALLEST}{second}"), &[(5, "services[1]", "second service")]);
+}

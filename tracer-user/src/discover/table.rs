@@ -1,0 +1,196 @@
+//! The table of processes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use super::{
+    files,
+    labels::LabelBook,
+    proc,
+};
+use crate::{
+    config::{SdkProbe, Service},
+    domain::Labels,
+};
+
+/// A process that belongs to a service.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Position of the service in the configuration.
+    pub service: usize,
+    /// What its events are counted under.
+    pub labels: Arc<Labels>,
+}
+
+/// What is to be done with a process in the kernel's table of targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its sends and connections are to be captured.
+    Trace,
+    /// They are not.
+    Forget,
+}
+
+/// Every process that was looked at and may still run.
+pub struct Processes {
+    services: Arc<[Service]>,
+    labels: LabelBook,
+    /// `None`: looked at, and of no service.
+    table: HashMap<u32, Option<Process>>,
+}
+
+impl Processes {
+    /// An empty table for these services.
+    pub fn new(services: Arc<[Service]>) -> Self {
+        Self { services, labels: LabelBook::default(), table: HashMap::new() }
+    }
+
+    /// The process, looked at now if that was not done before.
+    pub fn get(&mut self, pid: u32) -> Option<&Process> {
+        if !self.table.contains_key(&pid) {
+            self.look_at(pid, None);
+        }
+        self.table.get(&pid).and_then(Option::as_ref)
+    }
+
+    /// A process replaced its program by the one at `exe`.
+    pub fn on_exec(&mut self, pid: u32, exe: &str) -> Verdict {
+        self.look_at(pid, Some(exe))
+    }
+
+    /// A process made a child. The child is what its parent is until it replaces its program.
+    pub fn on_fork(&mut self, parent: u32, child: u32) -> Verdict {
+        match self.get(parent).cloned() {
+            Some(process) => {
+                self.table.insert(child, Some(process));
+                Verdict::Trace
+            }
+            None => {
+                self.table.insert(child, None);
+                Verdict::Forget
+            }
+        }
+    }
+
+    /// The main thread of a process ended. `Forget` when no other thread goes on.
+    pub fn on_exit(&mut self, pid: u32) -> Option<Verdict> {
+        (!proc::is_running(pid)).then(|| {
+            self.table.remove(&pid);
+            Verdict::Forget
+        })
+    }
+
+    /// Looks at every running process that was not looked at before. Returns those that belong to a
+    /// service.
+    pub fn scan(&mut self) -> Vec<u32> {
+        let unknown = proc::process_ids().unwrap_or_default();
+        let unknown = unknown.into_iter().filter(|pid| !self.table.contains_key(pid)).collect::<Vec<_>>();
+        unknown.into_iter().filter(|pid| self.look_at(*pid, None) == Verdict::Trace).collect()
+    }
+
+    /// Drops what no longer runs and returns it, and names those of `others` that no longer run.
+    pub fn sweep(&mut self, others: &[u32]) -> Vec<u32> {
+        let mut gone: Vec<u32> = self.table.keys().chain(others).copied().filter(|pid| !proc::is_running(*pid)).collect();
+        gone.sort_unstable();
+        gone.dedup();
+        for pid in &gone {
+            self.table.remove(pid);
+        }
+        gone
+    }
+
+    /// How many processes each service has.
+    pub fn count_by_service(&self) -> BTreeMap<usize, usize> {
+        let mut counts: BTreeMap<usize, usize> = (0..self.services.len()).map(|service| (service, 0)).collect();
+        for process in self.table.values().flatten() {
+            *counts.entry(process.service).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Ids of the processes of a service.
+    pub fn of_service(&self, service: usize) -> Vec<u32> {
+        let of_service = |process: &Option<Process>| process.as_ref().is_some_and(|process| process.service == service);
+        self.table.iter().filter(|(_, process)| of_service(process)).map(|(pid, _)| *pid).collect()
+    }
+
+    /// The file that a probe goes into in one process, once it is there.
+    pub fn probe_file(probe: &SdkProbe, pid: u32) -> Option<PathBuf> {
+        files::file_of_process(probe, pid)
+    }
+
+    fn look_at(&mut self, pid: u32, exe: Option<&str>) -> Verdict {
+        let service = self.services.iter().position(|service| files::matches(service, pid, exe));
+        let process = service.map(|service| Process {
+            service,
+            labels: self.labels.of_process(&self.services[service], pid),
+        });
+        let verdict = if process.is_some() { Verdict::Trace } else { Verdict::Forget };
+        self.table.insert(pid, process);
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, process::Command};
+
+    use super::{Processes, Verdict};
+    use crate::config::Config;
+
+    fn table(exe: &str) -> Processes {
+        let text = format!(
+            "services: [{{ name: a, match: {{ exe: \"{exe}\" }}, group: \"env:AB_GROUP\", request: {{ id: {{ header: x }} }} }}]"
+        );
+        let config = Config::parse(&text, Path::new("test.yaml")).expect("valid");
+        Processes::new(config.services.into())
+    }
+
+    #[test]
+    fn a_process_is_recognised_with_its_group_and_forgotten_when_it_ends() {
+        let sleep = std::fs::canonicalize("/bin/sleep").expect("every system has it");
+        let mut processes = table(&sleep.to_string_lossy());
+        let mut child = Command::new(&sleep).arg("60").env("AB_GROUP", "treatment").spawn().expect("starts");
+        let pid = child.id();
+        let group = processes.get(pid).map(|process| process.labels.group.to_string());
+        assert_eq!(processes.on_exit(pid), None, "it still runs");
+        child.kill().expect("is ours");
+        // Not waited for yet: a zombie does not run any more.
+        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z")) {
+            std::thread::yield_now();
+        }
+        let verdict = processes.on_exit(pid);
+        child.wait().expect("is ours");
+        assert_eq!(group.as_deref(), Some("treatment"));
+        assert_eq!(verdict, Some(Verdict::Forget));
+        assert_eq!(processes.sweep(&[pid]), [pid]);
+    }
+
+    #[test]
+    fn a_child_is_what_its_parent_is() {
+        let this = std::env::current_exe().expect("runs from a file");
+        let mut processes = table(&this.to_string_lossy());
+        let pid = std::process::id();
+        assert_eq!(processes.on_fork(pid, 4_000_000), Verdict::Trace);
+        assert!(processes.get(4_000_000).is_some());
+        assert_eq!(processes.sweep(&[]), [4_000_000]);
+        assert_eq!(processes.count_by_service().get(&0), Some(&1));
+    }
+
+    #[test]
+    fn a_process_of_no_service_is_forgotten() {
+        let mut processes = table("/no/such/program");
+        assert_eq!(processes.on_exec(std::process::id(), "/x"), Verdict::Forget);
+        assert!(processes.get(std::process::id()).is_none());
+        assert!(processes.get(4_000_001).is_none());
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_recognised_by_the_path_it_executed() {
+        let mut processes = table("/usr/bin/recommend-*");
+        assert_eq!(processes.on_exec(4_000_002, "/usr/bin/recommend-7"), Verdict::Trace);
+    }
+}

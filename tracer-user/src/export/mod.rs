@@ -1,0 +1,4 @@
+//! Where results go: one sink per file.
+
+pub mod http;
+pub mod recording;

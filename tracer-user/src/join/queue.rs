@@ -1,0 +1,91 @@
+//! A priority queue for keys that arrive almost in order.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, VecDeque};
+
+/// Pops the least key first. Keys that arrive in order cost no comparison beyond the last one; those
+/// that do not go to a heap. Among equal keys any may come first.
+#[derive(Debug)]
+pub(super) struct Queue<K, V> {
+    in_order: VecDeque<Entry<K, V>>,
+    out_of_order: BinaryHeap<Entry<K, V>>,
+}
+
+#[derive(Debug)]
+struct Entry<K, V> {
+    key: K,
+    value: V,
+}
+
+impl<K: Ord + Copy, V> Queue<K, V> {
+    pub(super) fn push(&mut self, key: K, value: V) {
+        let entry = Entry { key, value };
+        match self.in_order.back() {
+            Some(last) if key < last.key => self.out_of_order.push(entry),
+            _ => self.in_order.push_back(entry),
+        }
+    }
+
+    /// Takes the entry with the least key if its key is due.
+    pub(super) fn pop_if(&mut self, due: impl FnOnce(&K) -> bool) -> Option<V> {
+        let from_heap = match (self.in_order.front(), self.out_of_order.peek()) {
+            (None, None) => return None,
+            (None, Some(_)) => true,
+            (Some(_), None) => false,
+            (Some(in_order), Some(out_of_order)) => out_of_order.key < in_order.key,
+        };
+        if from_heap {
+            let is_due = self.out_of_order.peek().is_some_and(|entry| due(&entry.key));
+            if is_due { self.out_of_order.pop().map(|entry| entry.value) } else { None }
+        } else {
+            self.in_order.pop_front_if(|entry| due(&entry.key)).map(|entry| entry.value)
+        }
+    }
+}
+
+impl<K, V> Default for Queue<K, V>
+where
+    Entry<K, V>: Ord,
+{
+    fn default() -> Self {
+        Self { in_order: VecDeque::new(), out_of_order: BinaryHeap::new() }
+    }
+}
+
+// The heap of the standard library pops its greatest entry: the order is turned round.
+impl<K: Ord, V> Ord for Entry<K, V> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.key.cmp(&self.key)
+    }
+}
+
+impl<K: Ord, V> PartialOrd for Entry<K, V> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<K: Ord, V> PartialEq for Entry<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl<K: Ord, V> Eq for Entry<K, V> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_due_key_comes_first_whatever_the_order_of_arrival() {
+        let mut queue = Queue::default();
+        for key in [5, 9, 3, 7, 9, 1] {
+            queue.push(key, key);
+        }
+        assert_eq!(queue.pop_if(|&key| key < 1), None);
+        let popped: Vec<i32> = std::iter::from_fn(|| queue.pop_if(|&key| key < 9)).collect();
+        assert_eq!(popped, [1, 3, 5, 7]);
+        assert_eq!(std::iter::from_fn(|| queue.pop_if(|_| true)).count(), 2);
+    }
+}

@@ -1,0 +1,161 @@
+//! What this kernel, these privileges and these binaries allow, in plain language.
+//!
+//! Looks, tries and reports; attaches nothing and changes nothing. `run` refuses to start on a
+//! failure found here, `check` prints all of it.
+
+pub mod btf;
+pub mod layout;
+mod privileges;
+pub mod tracefs;
+
+use std::{fmt, net::TcpListener, path::Path};
+
+use crate::{
+    config::{Config, Service},
+    discover, symbols,
+};
+
+/// How one check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// As it should be.
+    Good,
+    /// It will work, with a limit that the text names.
+    Limited,
+    /// It will not work; the text says what to do.
+    Failed,
+}
+
+/// One line of the report.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// What was looked at.
+    pub subject: String,
+    /// How it went.
+    pub status: Status,
+    /// What was found, and the remedy where there is something to mend.
+    pub text: String,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.status {
+            Status::Good => "ok     ",
+            Status::Limited => "limited",
+            Status::Failed => "FAILED ",
+        };
+        write!(f, "{mark}  {}: {}", self.subject, self.text)
+    }
+}
+
+/// Looks at everything that tracing by `config` needs.
+pub fn run(config: &Config) -> Vec<Check> {
+    let mut checks = vec![privileges::check(), kernel_layout(&config.btf), uprobes(), kprobes()];
+    checks.push(address(config));
+    for service in &config.services {
+        checks.extend(service_checks(service));
+    }
+    checks
+}
+
+/// The checks that failed.
+pub fn failures(checks: &[Check]) -> impl Iterator<Item = &Check> {
+    checks.iter().filter(|check| check.status == Status::Failed)
+}
+
+fn check(subject: impl Into<String>, status: Status, text: impl Into<String>) -> Check {
+    Check { subject: subject.into(), status, text: text.into() }
+}
+
+fn kernel_layout(btf: &Path) -> Check {
+    match layout::read(btf) {
+        Ok(_) => check("kernel layout", Status::Good, "type information and tracepoints say all that is needed"),
+        Err(error) => check("kernel layout", Status::Failed, error.to_string()),
+    }
+}
+
+fn uprobes() -> Check {
+    if Path::new("/sys/bus/event_source/devices/uprobe").exists() {
+        check("uprobes", Status::Good, "the kernel has them")
+    } else {
+        let remedy = "the kernel has none, so no SDK function can be seen\n  remedy: a kernel built with CONFIG_UPROBE_EVENTS=y";
+        check("uprobes", Status::Failed, remedy)
+    }
+}
+
+fn kprobes() -> Check {
+    if Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+        check("kprobes", Status::Good, "the kernel has them")
+    } else {
+        check("kprobes", Status::Limited, "the kernel has none (CONFIG_KPROBES); tracepoints are used instead")
+    }
+}
+
+/// Subject of the check of the listening address.
+pub const LISTEN: &str = "listen";
+
+fn address(config: &Config) -> Check {
+    match TcpListener::bind(config.listen) {
+        Ok(_) => check(LISTEN, Status::Good, format!("{} is free", config.listen)),
+        Err(error) => check(
+            LISTEN,
+            Status::Failed,
+            format!(
+                "cannot listen on {}: {error}\n  remedy: stop what uses the port (ss -ltnp shows it), or set `listen:` to another address",
+                config.listen
+            ),
+        ),
+    }
+}
+
+fn service_checks(service: &Service) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let subject = |what: &str| format!("service {}, {what}", service.name);
+    if let Some(exe) = service.processes.exe.as_ref().and_then(|pattern| pattern.literal())
+        && !Path::new(exe).exists()
+    {
+        let text = format!(
+            "there is no file {exe}\n  remedy: correct `match.exe`, or install the service; with `*` in the pattern it may come later"
+        );
+        checks.push(check(subject("executable"), Status::Failed, text));
+    }
+    let running = discover::matching_processes(service);
+    let text = match running.len() {
+        0 => "none is running now; one that starts later is traced from its start".to_owned(),
+        count => format!("{count} running now"),
+    };
+    checks.push(check(subject("processes"), Status::Good, text));
+    for (what, probe) in [("exposure", &service.exposure), ("click", &service.click)] {
+        let Some(probe) = probe else { continue };
+        let places = discover::probe_files(service, probe, &running);
+        if places.is_empty() {
+            let text = match &probe.library {
+                Some(library) if library.starts_with('/') => {
+                    checks.push(check(
+                        subject(what),
+                        Status::Failed,
+                        format!("{}: there is no file {library}\n  remedy: correct `library`", probe.place),
+                    ));
+                    continue;
+                }
+                Some(library) => format!("{library} is not found yet; it is looked for when a process starts"),
+                None => "the executable is not known yet; it is looked at when a process starts".to_owned(),
+            };
+            checks.push(check(subject(what), Status::Limited, text));
+        }
+        for file in places {
+            checks.push(match symbols::find(&file, &probe.symbol) {
+                Ok(function) => check(
+                    subject(what),
+                    Status::Good,
+                    format!("{} at {:#x} of {}", function.name, function.address, file.display()),
+                ),
+                Err(error) => {
+                    let text = format!("{}: {error}\n  remedy: correct `symbol`; `nm -D FILE` lists what there is", probe.place);
+                    check(subject(what), Status::Failed, text)
+                }
+            });
+        }
+    }
+    checks
+}

@@ -1,0 +1,106 @@
+//! The kernel side's counters as metrics, read when somebody asks.
+
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{
+    IntCounterVec, Opts,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
+use tracer_common::counters::{HitOutcome, Hook};
+
+use super::Metric;
+use crate::{attach::Counters, ingest::interpret::Reason};
+
+/// Hooks whose losses are lost events; the others follow processes.
+const EVENT_HOOKS: [Hook; 8] = [
+    Hook::Sendto,
+    Hook::Sendmsg,
+    Hook::Sendmmsg,
+    Hook::Write,
+    Hook::Writev,
+    Hook::Connect,
+    Hook::Exposure,
+    Hook::Click,
+];
+
+/// Reads the kernel side's counters at each scrape, and adds up what was lost on either side.
+pub struct KernelCollector {
+    counters: Counters,
+    received: IntCounterVec,
+    hits: IntCounterVec,
+    lost: IntCounterVec,
+    /// Two scrapes at a time must not both add what is new.
+    turn: Mutex<()>,
+}
+
+impl KernelCollector {
+    /// A collector of these counters; `received` counts what became of the records.
+    ///
+    /// # Errors
+    /// Never with the names of [`Metric`].
+    pub fn new(counters: Counters, received: IntCounterVec) -> prometheus::Result<Self> {
+        let vector = |metric: Metric, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(metric.name(), metric.help()), labels)
+        };
+        let hits = vector(Metric::KernelHits, &["probe", "outcome"])?;
+        let lost = vector(Metric::LostEvents, &["reason"])?;
+        Ok(Self { counters, received, hits, lost, turn: Mutex::new(()) })
+    }
+
+    fn refresh(&self) {
+        // `hit` is read last, so that it is never less than the sum of the others.
+        for outcome in HitOutcome::ALL.iter().rev() {
+            for hook in Hook::ALL {
+                match self.counters.read(hook, *outcome) {
+                    Ok(count) => raise(&self.hits, &[hook.name(), outcome.name()], count),
+                    Err(error) => tracing::warn!(%error, hook = hook.name(), "kernel counter cannot be read"),
+                }
+            }
+        }
+        for (reason, count) in self.losses() {
+            raise(&self.lost, &[reason], count);
+        }
+    }
+
+    /// What was lost, by reason: in the kernel, and of the records that arrived.
+    fn losses(&self) -> Vec<(&'static str, u64)> {
+        let in_kernel = |outcome: HitOutcome| -> u64 {
+            EVENT_HOOKS.iter().map(|hook| self.hits.with_label_values(&[hook.name(), outcome.name()]).get()).sum()
+        };
+        let received = |reason: Reason| -> u64 {
+            Hook::ALL.iter().map(|hook| self.received.with_label_values(&[hook.name(), reason.name()]).get()).sum()
+        };
+        let mut losses: Vec<(&'static str, u64)> =
+            HitOutcome::LOSSES.iter().map(|outcome| (outcome.name(), in_kernel(*outcome))).collect();
+        for reason in Reason::LOSSES {
+            match losses.iter_mut().find(|(name, _)| *name == reason.name()) {
+                Some((_, count)) => *count += received(reason),
+                None => losses.push((reason.name(), received(reason))),
+            }
+        }
+        losses
+    }
+}
+
+/// Brings a counter to a count that was kept elsewhere.
+fn raise(counters: &IntCounterVec, labels: &[&str], count: u64) {
+    let counter = counters.with_label_values(labels);
+    counter.inc_by(count.saturating_sub(counter.get()));
+}
+
+impl Collector for KernelCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        let mut all = self.hits.desc();
+        all.extend(self.lost.desc());
+        all
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh();
+        let mut families = self.hits.collect();
+        families.extend(self.lost.collect());
+        families
+    }
+}

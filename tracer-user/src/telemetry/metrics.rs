@@ -1,0 +1,213 @@
+//! The metrics that the daemon counts itself.
+
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+use tracer_common::counters::Hook;
+
+use super::Metric;
+use crate::{
+    build,
+    domain::{Edge, Kind, LinkOutcome, Outcome},
+    ingest::interpret::Reason,
+    join::Pending,
+};
+
+/// Bounds of the delay histogram in seconds: from a reflex to the default click window.
+const DELAY_BUCKETS: [f64; 14] =
+    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0];
+
+/// Label values of a record that was of use: it became an event, or news of a process.
+pub const RECEIVED_EVENT: &str = "event";
+/// See [`RECEIVED_EVENT`].
+pub const RECEIVED_PROCESS: &str = "process";
+
+/// Counters and gauges, registered.
+pub struct Metrics {
+    /// The registry that `/metrics` shows.
+    pub registry: Registry,
+    /// Records received, by hook and what they were.
+    pub received: IntCounterVec,
+    /// Probes in place.
+    pub attached: IntGaugeVec,
+    /// Processes that are traced.
+    pub processes: IntGaugeVec,
+    /// Probes that could not be put in place.
+    pub attach_errors: IntCounterVec,
+    /// Moves of the coverage horizon.
+    pub horizon_moves: IntCounterVec,
+    events: IntCounterVec,
+    links: IntCounterVec,
+    duplicates: IntCounterVec,
+    late: IntCounterVec,
+    late_without_outcome: IntCounterVec,
+    requests: IntCounterVec,
+    delay: HistogramVec,
+    ratio: GaugeVec,
+    pending: IntGaugeVec,
+    horizon: GaugeVec,
+    watermark_lag: Gauge,
+    clock_step: Gauge,
+}
+
+impl Metrics {
+    /// All metrics, those with closed label sets at zero from the start.
+    ///
+    /// # Errors
+    /// Never with the names of [`Metric`].
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let of = |metric: Metric| Opts::new(metric.name(), metric.help());
+        let counters = |metric: Metric, labels: &[&str]| {
+            let vector = IntCounterVec::new(of(metric), labels)?;
+            registry.register(Box::new(vector.clone()))?;
+            prometheus::Result::Ok(vector)
+        };
+        let int_gauges = |metric: Metric, labels: &[&str]| {
+            let vector = IntGaugeVec::new(of(metric), labels)?;
+            registry.register(Box::new(vector.clone()))?;
+            prometheus::Result::Ok(vector)
+        };
+        let gauges = |metric: Metric, labels: &[&str]| {
+            let vector = GaugeVec::new(of(metric), labels)?;
+            registry.register(Box::new(vector.clone()))?;
+            prometheus::Result::Ok(vector)
+        };
+        let gauge = |metric: Metric| {
+            let gauge = Gauge::with_opts(of(metric))?;
+            registry.register(Box::new(gauge.clone()))?;
+            prometheus::Result::Ok(gauge)
+        };
+        let delay = Metric::ExposureToClick;
+        let delay = HistogramOpts::new(delay.name(), delay.help()).buckets(DELAY_BUCKETS.to_vec());
+        let delay = HistogramVec::new(delay, &["service", "release", "group"])?;
+        registry.register(Box::new(delay.clone()))?;
+        let metrics = Self {
+            received: counters(Metric::ReceivedRecords, &["probe", "outcome"])?,
+            attached: int_gauges(Metric::AttachedProbes, &["service", "hook"])?,
+            processes: int_gauges(Metric::TargetProcesses, &["service"])?,
+            attach_errors: counters(Metric::AttachErrors, &["reason"])?,
+            horizon_moves: counters(Metric::CoverageHorizonMoves, &["reason"])?,
+            events: counters(Metric::Events, &["kind", "service", "release", "group"])?,
+            links: counters(Metric::Links, &["edge", "outcome", "service", "release", "group"])?,
+            duplicates: counters(Metric::Duplicates, &["kind"])?,
+            late: counters(Metric::LateEvents, &["kind"])?,
+            late_without_outcome: counters(Metric::LateWithoutOutcome, &["kind"])?,
+            requests: counters(Metric::Requests, &["outcome", "service", "release", "group"])?,
+            delay,
+            ratio: gauges(Metric::BrokenLinkRatio, &["edge", "service", "release", "bound"])?,
+            pending: int_gauges(Metric::Pending, &["table"])?,
+            horizon: gauges(Metric::CoverageHorizon, &["kind"])?,
+            watermark_lag: gauge(Metric::WatermarkLag)?,
+            clock_step: gauge(Metric::ClockStep)?,
+            registry: registry.clone(),
+        };
+        int_gauges(Metric::BuildInfo, &["version", "commit"])?
+            .with_label_values(&[build::VERSION, build::COMMIT])
+            .set(1);
+        metrics.start_at_zero();
+        Ok(metrics)
+    }
+
+    /// Series that a rule may ask for exist before the first event does.
+    fn start_at_zero(&self) {
+        for kind in Kind::ALL {
+            self.late.with_label_values(&[kind.name()]);
+            if kind != Kind::Report {
+                self.duplicates.with_label_values(&[kind.name()]);
+                self.late_without_outcome.with_label_values(&[kind.name()]);
+            }
+        }
+        for hook in Hook::ALL {
+            for outcome in Reason::ALL.iter().map(|reason| reason.name()) {
+                self.received.with_label_values(&[hook.name(), outcome]);
+            }
+        }
+        for kind in [Kind::Request, Kind::Exposure] {
+            self.horizon.with_label_values(&[kind.name()]);
+        }
+    }
+
+    /// Counts one outcome of the join.
+    pub fn count(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Received { kind, labels } => self
+                .events
+                .with_label_values(&[kind.name(), &labels.service, &labels.release, &labels.group])
+                .inc(),
+            Outcome::Duplicate { kind, .. } => self.duplicates.with_label_values(&[kind.name()]).inc(),
+            Outcome::Late { kind, .. } => self.late.with_label_values(&[kind.name()]).inc(),
+            Outcome::LateWithoutOutcome { kind, .. } => {
+                self.late_without_outcome.with_label_values(&[kind.name()]).inc();
+            }
+            Outcome::Request { outcome, labels } => self
+                .requests
+                .with_label_values(&[outcome.name(), &labels.service, &labels.release, &labels.group])
+                .inc(),
+            Outcome::Link { edge, outcome, delay_ns, labels } => {
+                self.links
+                    .with_label_values(&[
+                        edge.name(),
+                        outcome.name(),
+                        &labels.service,
+                        &labels.release,
+                        &labels.group,
+                    ])
+                    .inc();
+                if let (Edge::ExposureClick, LinkOutcome::Linked, Some(delay_ns)) = (edge, outcome, delay_ns) {
+                    self.delay
+                        .with_label_values(&[&*labels.service, &*labels.release, &*labels.group])
+                        .observe(seconds(*delay_ns));
+                }
+            }
+            Outcome::Triple { outcome, labels } => self
+                .links
+                .with_label_values(&[
+                    Edge::Triple.name(),
+                    outcome.name(),
+                    &labels.service,
+                    &labels.release,
+                    &labels.group,
+                ])
+                .inc(),
+        }
+    }
+
+    /// Publishes what waits in the join.
+    pub fn set_pending(&self, pending: &Pending) {
+        for (table, count) in pending.tables() {
+            self.pending.with_label_values(&[table]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Publishes how far the watermark is behind, in nanoseconds.
+    pub fn set_watermark_lag(&self, lag_ns: u64) {
+        self.watermark_lag.set(seconds(lag_ns));
+    }
+
+    /// Publishes how far the system clock was stepped, in nanoseconds.
+    pub fn set_clock_step(&self, step_ns: i64) {
+        self.clock_step.set(seconds(step_ns.unsigned_abs()).copysign(if step_ns < 0 { -1.0 } else { 1.0 }));
+    }
+
+    /// Publishes since when everything of a kind was seen, in nanoseconds since the Unix epoch.
+    pub fn set_horizon(&self, kind: Kind, horizon_ns: u64) {
+        self.horizon.with_label_values(&[kind.name()]).set(seconds(horizon_ns));
+    }
+
+    /// Publishes the share of broken links of an edge; `None` takes the series away.
+    pub fn set_ratio(&self, edge: Edge, service: &str, release: &str, ratio: Option<f64>) {
+        let labels = [edge.name(), service, release, "point"];
+        match ratio {
+            Some(ratio) => self.ratio.with_label_values(&labels).set(ratio),
+            // It may not be there, which is as good.
+            None => drop(self.ratio.remove_label_values(&labels)),
+        }
+    }
+}
+
+/// Nanoseconds as seconds.
+#[expect(clippy::cast_precision_loss, reason = "a metric needs no more than 53 bits")]
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}

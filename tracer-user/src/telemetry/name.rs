@@ -1,0 +1,143 @@
+//! Names and help texts.
+
+/// A metric that linktracer publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// Events taken in.
+    Events,
+    /// Links judged.
+    Links,
+    /// Events that repeat an earlier one.
+    Duplicates,
+    /// Events older than the watermark on arrival.
+    LateEvents,
+    /// Late events for which nothing was decided.
+    LateWithoutOutcome,
+    /// New requests judged.
+    Requests,
+    /// Share of broken links.
+    BrokenLinkRatio,
+    /// Time from exposure to click.
+    ExposureToClick,
+    /// Hits of the kernel side's hooks.
+    KernelHits,
+    /// Records received from the kernel side.
+    ReceivedRecords,
+    /// What was lost.
+    LostEvents,
+    /// What waits in the join.
+    Pending,
+    /// Since when the join knows everything.
+    CoverageHorizon,
+    /// Moves of the coverage horizon.
+    CoverageHorizonMoves,
+    /// Probes that are in place.
+    AttachedProbes,
+    /// Processes that are traced.
+    TargetProcesses,
+    /// Probes that could not be put in place.
+    AttachErrors,
+    /// How far the watermark is behind the clock.
+    WatermarkLag,
+    /// How far the system clock was stepped.
+    ClockStep,
+    /// What this is.
+    BuildInfo,
+}
+
+impl Metric {
+    /// Every metric.
+    pub const ALL: [Self; 20] = [
+        Self::Events,
+        Self::Links,
+        Self::Duplicates,
+        Self::LateEvents,
+        Self::LateWithoutOutcome,
+        Self::Requests,
+        Self::BrokenLinkRatio,
+        Self::ExposureToClick,
+        Self::KernelHits,
+        Self::ReceivedRecords,
+        Self::LostEvents,
+        Self::Pending,
+        Self::CoverageHorizon,
+        Self::CoverageHorizonMoves,
+        Self::AttachedProbes,
+        Self::TargetProcesses,
+        Self::AttachErrors,
+        Self::WatermarkLag,
+        Self::ClockStep,
+        Self::BuildInfo,
+    ];
+
+    /// The name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "linktracer_events_total",
+            Self::Links => "linktracer_links_total",
+            Self::Duplicates => "linktracer_duplicates_total",
+            Self::LateEvents => "linktracer_late_events_total",
+            Self::LateWithoutOutcome => "linktracer_late_without_outcome_total",
+            Self::Requests => "linktracer_requests_total",
+            Self::BrokenLinkRatio => "linktracer_broken_link_ratio",
+            Self::ExposureToClick => "linktracer_exposure_to_click_seconds",
+            Self::KernelHits => "linktracer_kernel_hits_total",
+            Self::ReceivedRecords => "linktracer_received_records_total",
+            Self::LostEvents => "linktracer_lost_events_total",
+            Self::Pending => "linktracer_pending",
+            Self::CoverageHorizon => "linktracer_coverage_horizon_timestamp_seconds",
+            Self::CoverageHorizonMoves => "linktracer_coverage_horizon_moves_total",
+            Self::AttachedProbes => "linktracer_attached_probes",
+            Self::TargetProcesses => "linktracer_target_processes",
+            Self::AttachErrors => "linktracer_attach_errors_total",
+            Self::WatermarkLag => "linktracer_watermark_lag_seconds",
+            Self::ClockStep => "linktracer_clock_step_seconds",
+            Self::BuildInfo => "linktracer_build_info",
+        }
+    }
+
+    /// The help text.
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Events => "Events taken in by the join, by kind.",
+            Self::Links => "Links judged, by edge and outcome. The labels are those of the event that is judged.",
+            Self::Duplicates => "Events that repeat an earlier one within its window.",
+            Self::LateEvents => "Events older than the watermark when they arrived.",
+            Self::LateWithoutOutcome => {
+                "Late events for which nothing was decided: what would have been broken may only have come too late."
+            }
+            Self::Requests => "New requests judged: exposed, unexposed or without an id.",
+            Self::BrokenLinkRatio => "Broken links / (broken + linked) of an edge over the last 15 minutes.",
+            Self::ExposureToClick => "Time from the exposure to the click that is linked to it.",
+            Self::KernelHits => {
+                "Hits of the kernel side's hooks. For every probe, hit = the sum of the other outcomes."
+            }
+            Self::ReceivedRecords => "Records received from the kernel side, by hook and what they were.",
+            Self::LostEvents => "What the tracer saw but could not keep, by reason.",
+            Self::Pending => "What waits in the join, by table.",
+            Self::CoverageHorizon => {
+                "Since when everything of this kind was seen, as Unix time; 0 when nothing can have been missed."
+            }
+            Self::CoverageHorizonMoves => "Moves of the coverage horizon, by reason.",
+            Self::AttachedProbes => "Probes in place, by service and hook.",
+            Self::TargetProcesses => "Processes that are traced, by service.",
+            Self::AttachErrors => "Probes that could not be put in place, by reason.",
+            Self::WatermarkLag => "How far the join's watermark is behind the clock.",
+            Self::ClockStep => "How far the system clock was stepped since the start; events are not moved by it.",
+            Self::BuildInfo => "What this is; always 1.",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::Metric;
+
+    #[test]
+    fn no_name_stands_for_two_metrics() {
+        let names: HashSet<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+        assert_eq!(names.len(), Metric::ALL.len());
+    }
+}

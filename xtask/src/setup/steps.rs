@@ -1,0 +1,264 @@
+//! The table of steps: what a machine needs, for which purpose, and what it is called where it has to be typed by hand.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use super::{Purpose, apt, linker, mounts, toolchain};
+use crate::{
+    kernel_side::find_program,
+    machine::{Machine, Packager},
+    vm,
+};
+
+/// One thing a machine needs.
+pub(crate) struct Step {
+    /// What it is.
+    pub(crate) name: &'static str,
+    /// What happens when it is missing, with how long it takes if that is long.
+    pub(crate) doing: &'static str,
+    /// Whether installing it needs root.
+    pub(crate) needs_root: bool,
+    /// A check of milliseconds.
+    pub(crate) is_there: fn(&Machine) -> bool,
+    /// Installs it and says what was taken.
+    pub(crate) install: fn(&Machine) -> Result<String>,
+    /// What to install where this program cannot.
+    pub(crate) by_hand: ByHand,
+}
+
+/// What a person installs.
+pub(crate) enum ByHand {
+    /// Packages, named as each family of distributions names them.
+    Packages {
+        apt: &'static str,
+        dnf: &'static str,
+        pacman: &'static str,
+        apk: &'static str,
+        zypper: &'static str,
+    },
+    /// Commands that are the same everywhere.
+    Commands(&'static str),
+}
+
+impl Step {
+    /// The lines to type, indented below the step's name.
+    pub(crate) fn by_hand(&self, packager: Packager) -> String {
+        let ByHand::Packages { apt, dnf, pacman, apk, zypper } = &self.by_hand else {
+            let ByHand::Commands(commands) = &self.by_hand else { return String::new() };
+            return commands.lines().map(|line| format!("      {line}")).collect::<Vec<_>>().join("\n");
+        };
+        let all = [
+            (Packager::Apt, "Debian, Ubuntu", apt),
+            (Packager::Dnf, "Fedora", dnf),
+            (Packager::Pacman, "Arch", pacman),
+            (Packager::Apk, "Alpine", apk),
+            (Packager::Zypper, "openSUSE", zypper),
+        ];
+        all.iter()
+            .filter(|(of, _, _)| packager == Packager::Unknown || packager == *of)
+            .map(|(of, who, packages)| format!("      {who}: {} {packages}", of.command()))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+/// The package whose programs check what linktracer exports; extracted, not installed (see [`extracted`]).
+pub(crate) const PROMETHEUS: &str = "prometheus";
+
+const BUSYBOX: &str = "busybox-static";
+
+/// The steps for a purpose, in the order in which they build on each other.
+pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if purpose != Purpose::GuestOnly {
+        steps.extend([c_compiler(), kernel_toolchain(), bpf_linker()]);
+    }
+    if matches!(purpose, Purpose::Demo | Purpose::Native | Purpose::Test) {
+        steps.extend([tracefs(), bpffs()]);
+    }
+    if matches!(purpose, Purpose::Native | Purpose::Test) {
+        steps.push(prometheus());
+    }
+    if matches!(purpose, Purpose::Vm | Purpose::GuestOnly | Purpose::Test) {
+        steps.extend([qemu(), static_busybox(), default_kernel()]);
+    }
+    steps
+}
+
+fn c_compiler() -> Step {
+    Step {
+        name: "C compiler",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| find_program("cc").is_some(),
+        install: |machine| apt::install(machine, &["gcc", "libc6-dev"]).map(|()| "installed gcc".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "gcc libc6-dev",
+            dnf: "gcc",
+            pacman: "gcc",
+            apk: "gcc musl-dev",
+            zypper: "gcc",
+        },
+    }
+}
+
+fn kernel_toolchain() -> Step {
+    Step {
+        name: "compiler of the kernel side",
+        doing: "installing (seconds, or up to 3 minutes)",
+        // A nightly with its sources comes without root where its archive can be reached.
+        needs_root: false,
+        is_there: |_| toolchain::is_there(),
+        install: toolchain::install,
+        by_hand: ByHand::Commands(toolchain::BY_HAND),
+    }
+}
+
+fn bpf_linker() -> Step {
+    Step {
+        name: "bpf-linker 0.13.0",
+        doing: "building (about a minute)",
+        needs_root: false,
+        is_there: |_| linker::is_there(),
+        install: linker::install,
+        by_hand: ByHand::Commands(linker::BY_HAND),
+    }
+}
+
+fn tracefs() -> Step {
+    Step {
+        name: "tracefs at /sys/kernel/tracing",
+        doing: "mounting",
+        needs_root: true,
+        is_there: |_| mounts::is_mounted("tracefs", mounts::TRACEFS),
+        install: |_| mounts::mount("tracefs", mounts::TRACEFS),
+        by_hand: ByHand::Commands("mount -t tracefs tracefs /sys/kernel/tracing"),
+    }
+}
+
+fn bpffs() -> Step {
+    Step {
+        name: "bpffs at /sys/fs/bpf",
+        doing: "mounting",
+        needs_root: true,
+        is_there: |_| mounts::is_mounted("bpf", mounts::BPFFS),
+        install: |_| mounts::mount("bpf", mounts::BPFFS),
+        by_hand: ByHand::Commands("mount -t bpf bpf /sys/fs/bpf"),
+    }
+}
+
+fn prometheus() -> Step {
+    Step {
+        name: "prometheus and promtool",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| {
+            extracted(machine, PROMETHEUS).is_some()
+                || (find_program("prometheus").is_some() && find_program("promtool").is_some())
+        },
+        // Installing the package would start a service on a machine with systemd.
+        install: |machine| {
+            apt::extract(machine, PROMETHEUS).map(|_| "extracted, no service installed".to_owned())
+        },
+        by_hand: ByHand::Packages {
+            apt: "prometheus    (starts a service: systemctl disable --now prometheus)",
+            dnf: "golang-github-prometheus",
+            pacman: "prometheus",
+            apk: "prometheus",
+            zypper: "golang-github-prometheus-prometheus",
+        },
+    }
+}
+
+fn qemu() -> Step {
+    Step {
+        name: "qemu-system-x86_64",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| find_program("qemu-system-x86_64").is_some(),
+        install: |machine| apt::install(machine, &["qemu-system-x86"]).map(|()| "installed".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "qemu-system-x86",
+            dnf: "qemu-system-x86-core",
+            pacman: "qemu-system-x86",
+            apk: "qemu-system-x86_64",
+            zypper: "qemu-x86",
+        },
+    }
+}
+
+fn static_busybox() -> Step {
+    Step {
+        name: "busybox for virtual machines",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| busybox(machine).is_some(),
+        // Installing `busybox-static` would remove `busybox`, which a machine's own initramfs may need.
+        install: |machine| apt::extract(machine, BUSYBOX).map(|_| "extracted".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "busybox-static",
+            dnf: "busybox",
+            pacman: "busybox",
+            apk: "busybox-static",
+            zypper: "busybox-static",
+        },
+    }
+}
+
+fn default_kernel() -> Step {
+    Step {
+        name: "kernel 6.1 for virtual machines",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| vm::kernel::cached(machine, vm::kernel::DEFAULT).is_some(),
+        install: |machine| {
+            vm::kernel::fetch(machine, vm::kernel::DEFAULT)
+                .map(|kernel| format!("extracted {}", kernel.origin))
+        },
+        by_hand: ByHand::Commands("any kernel image works: cargo xtask vm --kernel PATH/TO/VMLINUZ"),
+    }
+}
+
+/// Where [`apt::extract`] has put a package's files.
+pub(crate) fn extracted(machine: &Machine, package: &str) -> Option<PathBuf> {
+    Some(apt::extracted_directory(machine, package)).filter(|directory| directory.is_dir())
+}
+
+/// A busybox for virtual machines: the extracted one, else the machine's own, which may need libraries.
+pub(crate) fn busybox(machine: &Machine) -> Option<PathBuf> {
+    let extracted = extracted(machine, BUSYBOX).map(|directory| directory.join("bin/busybox"));
+    let own = ["busybox-static", "busybox.static", "busybox"].into_iter().find_map(find_program);
+    extracted.filter(|program| program.is_file()).or(own)
+}
+
+/// Refuses where packages cannot be installed by this program.
+pub(super) fn require_apt(machine: &Machine) -> Result<()> {
+    if machine.packager != Packager::Apt {
+        bail!("only apt's packages are installed by this program; on this machine it is for you to do:");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_purpose_has_what_it_builds_on() {
+        let names = |purpose| for_purpose(purpose).into_iter().map(|step| step.name).collect::<Vec<_>>();
+        let all = names(Purpose::Test);
+        for purpose in [Purpose::Build, Purpose::Demo, Purpose::Native, Purpose::Vm] {
+            let some = names(purpose);
+            assert_eq!(some[..3], names(Purpose::Build)[..], "{purpose:?}");
+            assert!(some.iter().all(|name| all.contains(name)), "{purpose:?}: {some:?}");
+        }
+    }
+
+    #[test]
+    fn a_known_distribution_gets_its_own_names_and_an_unknown_one_all() {
+        let step = qemu();
+        assert_eq!(step.by_hand(Packager::Apk), "      Alpine: apk add qemu-system-x86_64");
+        assert_eq!(step.by_hand(Packager::Unknown).lines().count(), 5);
+    }
+}

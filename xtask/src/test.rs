@@ -1,0 +1,185 @@
+//! `cargo xtask test`: everything that must hold before a change is taken, from nothing on a new machine.
+
+use std::{
+    env,
+    ffi::OsString,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    cargo,
+    command::visibly,
+    lint,
+    machine::Machine,
+    setup::{self, PROMETHEUS, Purpose, short},
+    vm,
+};
+
+/// Tells the end-to-end tests which binary to run: they are in another package, which cargo does not tell.
+const BINARY_VARIABLE: &str = "LINKTRACER_BIN";
+
+/// Asks tests that know a long form of themselves for it.
+const LONG_VARIABLE: &str = "LINKTRACER_LONG_TESTS";
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Leave the virtual machines out
+    #[arg(long, alias = "skip-vm")]
+    native_only: bool,
+    /// Only what needs neither root nor another machine: lints and the tests of the library
+    #[arg(long)]
+    unit_only: bool,
+    /// Run the long form of the tests that have one
+    #[arg(long)]
+    long: bool,
+}
+
+/// How a stage ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    /// What it builds on has failed.
+    NotRun,
+}
+
+struct Stage {
+    name: &'static str,
+    outcome: Outcome,
+    duration: Duration,
+}
+
+/// Runs stages one after the other and keeps the score.
+#[derive(Default)]
+struct Stages {
+    all: Vec<Stage>,
+}
+
+impl Stages {
+    /// Runs a stage if those it builds on have passed; whether it passed.
+    fn run(&mut self, name: &'static str, ready: bool, stage: impl FnOnce() -> Result<()>) -> bool {
+        let started = Instant::now();
+        let outcome = if ready {
+            println!("\n== {name}");
+            match stage() {
+                Ok(()) => Outcome::Passed,
+                Err(error) => {
+                    eprintln!("{name}: {error:#}");
+                    Outcome::Failed
+                }
+            }
+        } else {
+            Outcome::NotRun
+        };
+        let duration = started.elapsed();
+        if ready {
+            println!("== {name}: {} in {}", outcome.word(), short(duration));
+        }
+        self.all.push(Stage { name, outcome, duration });
+        outcome == Outcome::Passed
+    }
+
+    /// A stage that did not run has not passed, so it counts as failed.
+    fn score(&self) -> (usize, usize) {
+        let passed = self.all.iter().filter(|stage| stage.outcome == Outcome::Passed).count();
+        (passed, self.all.len() - passed)
+    }
+
+    fn table(&self) -> String {
+        let width = self.all.iter().map(|stage| stage.name.len()).max().unwrap_or_default();
+        let line = |stage: &Stage| {
+            format!("{:width$}  {:>12}  {}\n", stage.name, short(stage.duration), stage.outcome.word())
+        };
+        self.all.iter().map(line).collect()
+    }
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::NotRun => "not run",
+        }
+    }
+}
+
+/// The last line on standard output is `N passed, M failed`, over the stages.
+pub(crate) fn main(arguments: &Arguments) -> Result<ExitCode> {
+    let machine = Machine::look();
+    if !machine.root && !arguments.unit_only {
+        bail!(
+            "the end-to-end tests load programs into the kernel and need root, and this is not root.\n\
+             Left out would be: the demo on this machine, every test of package `tests`, the virtual machines' setup.\n\
+             Run it as root, or run `cargo xtask test --unit-only` for lints and the tests of the library."
+        );
+    }
+    let started = Instant::now();
+    let stages = run(&machine, arguments);
+    let (passed, failed) = stages.score();
+    println!("\n{}{}", stages.table(), format_args!("in all {}\n", short(started.elapsed())));
+    println!("{passed} passed, {failed} failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run(machine: &Machine, arguments: &Arguments) -> Stages {
+    let mut stages = Stages::default();
+    let purpose = match (arguments.unit_only, arguments.native_only) {
+        (true, _) => Purpose::Build,
+        (false, true) => Purpose::Native,
+        (false, false) => Purpose::Test,
+    };
+    let ready = stages.run("setup", true, || setup::run(machine, purpose));
+    stages.run("lint", ready, || lint::run(machine));
+    let built = stages.run("build", ready, || cargo::build(machine).map(drop));
+    if arguments.unit_only {
+        stages.run("tests of the library", built, || cargo_test(machine, arguments));
+        return stages;
+    }
+    stages.run("tests", built, || cargo_test(machine, arguments));
+    if !arguments.native_only {
+        stages.run("vm 6.1", built, || vm::demo_everywhere(machine, vm::kernel::DEFAULT));
+    }
+    stages
+}
+
+fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {
+    let mut test = cargo::cargo(machine, "test");
+    test.args(["--workspace", "--exclude", "tracer-ebpf", "--no-fail-fast"]);
+    if arguments.unit_only {
+        test.args(["--exclude", "tests"]);
+    }
+    if arguments.long {
+        test.env(LONG_VARIABLE, "1");
+    }
+    test.env(BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
+    visibly(&mut test)
+}
+
+/// The path with the programs that were extracted instead of installed.
+fn path_with_tools(machine: &Machine) -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let tools = setup::extracted(machine, PROMETHEUS).map(|directory| directory.join("usr/bin"));
+    let all = env::split_paths(&path).chain(tools);
+    env::join_paths(all).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_whose_ground_is_missing_is_not_run_and_not_passed() {
+        let mut stages = Stages::default();
+        let first = stages.run("first", true, || bail!("it is a test"));
+        stages.run("second", first, || Ok(()));
+        stages.run("third", true, || Ok(()));
+        let outcomes: Vec<Outcome> = stages.all.iter().map(|stage| stage.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Failed, Outcome::NotRun, Outcome::Passed]);
+        assert_eq!(stages.score(), (1, 2));
+        assert!(stages.table().lines().all(|line| line.contains(" s  ")));
+    }
+}

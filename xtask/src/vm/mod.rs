@@ -1,0 +1,207 @@
+//! `cargo xtask vm`: linktracer on another kernel, in a virtual machine made for one run.
+//!
+//! The guest is a kernel image of a distribution and an initramfs with busybox and the files a caller names; it runs
+//! command lines one after the other, tells their exit codes over a serial line of their own, and powers off. Processors
+//! are emulated in software: slow, and the same on every machine. Nothing of the host is reachable from inside.
+
+mod console;
+mod cpio;
+mod initramfs;
+pub(crate) mod kernel;
+pub(crate) mod libraries;
+mod qemu;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+use self::kernel::Kernel;
+use crate::{
+    cargo,
+    machine::Machine,
+    setup::{self, Purpose, short},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Which kernel: a name from the table, or the path of a kernel image
+    #[arg(long, default_value = kernel::DEFAULT)]
+    kernel: String,
+    /// The guest's memory in MiB
+    #[arg(long, default_value_t = 1024, value_name = "MiB")]
+    memory: u32,
+    /// How long the guest may take in all
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    timeout: u64,
+    /// Which hooks the demo in the guest uses
+    #[arg(long, default_value = "both")]
+    hooks: Hooks,
+    /// How many requests the demo in the guest makes
+    #[arg(long, default_value_t = 1000)]
+    requests: u64,
+    /// Run these command lines instead of the demo; may be given several times
+    #[arg(long = "run", value_name = "COMMAND LINE")]
+    commands: Vec<String>,
+    /// Take a file along, at the same path in the guest unless another is given; may be given several times
+    #[arg(long = "file", value_name = "PATH[:GUEST PATH]")]
+    files: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Hooks {
+    /// Kprobes, which the guest must have
+    Kprobe,
+    /// Tracepoints, as where there are no kprobes
+    Tracepoint,
+    /// One after the other
+    Both,
+}
+
+/// One command line for the guest's shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GuestCommand {
+    pub(crate) line: String,
+}
+
+/// A file of the host and where the guest has it; libraries it needs come along by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GuestFile {
+    pub(crate) host: PathBuf,
+    pub(crate) guest: PathBuf,
+}
+
+/// How a command of the guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) line: String,
+    /// As the guest's shell has it: 128 and the signal's number after a signal.
+    pub(crate) code: i32,
+    /// The guest's own time.
+    pub(crate) duration: Duration,
+}
+
+/// What a guest is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) memory_mib: u32,
+    pub(crate) timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_mib: 1024, timeout: Duration::from_secs(600) }
+    }
+}
+
+pub(crate) fn main(arguments: &Arguments) -> Result<()> {
+    let machine = Machine::look();
+    setup::run(&machine, if arguments.commands.is_empty() { Purpose::Vm } else { Purpose::GuestOnly })?;
+    let mut files = arguments.files.iter().map(|file| guest_file(file)).collect::<Vec<_>>();
+    let commands = if arguments.commands.is_empty() {
+        files.push(daemon(cargo::build(&machine)?));
+        demos(arguments.hooks, arguments.requests)
+    } else {
+        arguments.commands.iter().map(|line| GuestCommand { line: line.clone() }).collect()
+    };
+    let limits = Limits { memory_mib: arguments.memory, timeout: Duration::from_secs(arguments.timeout) };
+    let kernel = kernel::find(&machine, &arguments.kernel)?;
+    judge(&run(&machine, &kernel, &commands, &files, limits)?)
+}
+
+/// The demo with each kind of hook, as the tests run it too.
+pub(crate) fn demo_everywhere(machine: &Machine, name: &str) -> Result<()> {
+    let kernel = kernel::find(machine, name)?;
+    let files = [daemon(cargo::binary(machine))];
+    judge(&run(machine, &kernel, &demos(Hooks::Both, 1000), &files, Limits::default())?)
+}
+
+/// Boots `kernel`, runs `commands` and returns how each of them ended. An error means that the guest did not come
+/// through: it did not boot, broke down, or took longer than it may.
+pub(crate) fn run(
+    machine: &Machine,
+    kernel: &Kernel,
+    commands: &[GuestCommand],
+    files: &[GuestFile],
+    limits: Limits,
+) -> Result<Vec<Status>> {
+    let busybox = setup::busybox(machine)
+        .context("no busybox for the virtual machine: run `cargo xtask setup --for vm`")?;
+    let place = TemporaryFolder::new()?;
+    let image = place.path.join("initramfs");
+    initramfs::write(&image, &busybox, commands, files).context("writing the virtual machine's initramfs")?;
+    println!("vm {}: booting {}", kernel.name, kernel.origin);
+    let session = qemu::run(kernel, &image, &place.path.join("status"), limits)?;
+    let report = console::parse(&session.status, commands);
+    if let Some(boot) = report.boot {
+        println!(
+            "vm {}: up after {} of its time, ended after {}",
+            kernel.name,
+            short(boot),
+            short(session.duration)
+        );
+    }
+    if session.timed_out {
+        let place = report.place(commands);
+        bail!(
+            "the virtual machine took longer than {}: stopped {place} (see --timeout)",
+            short(limits.timeout)
+        );
+    }
+    if !report.complete {
+        bail!(
+            "the virtual machine ended {}; what it said last is above, and if that is nothing, give it more --memory",
+            report.place(commands)
+        );
+    }
+    Ok(report.statuses)
+}
+
+fn judge(statuses: &[Status]) -> Result<()> {
+    for status in statuses {
+        println!("vm: exit code {} after {}: {}", status.code, short(status.duration), status.line);
+    }
+    let failed = statuses.iter().filter(|status| status.code != 0).count();
+    if failed > 0 {
+        bail!("{failed} of {} commands failed in the virtual machine", statuses.len());
+    }
+    Ok(())
+}
+
+fn demos(hooks: Hooks, requests: u64) -> Vec<GuestCommand> {
+    let names: &[&str] = match hooks {
+        Hooks::Kprobe => &["kprobe"],
+        Hooks::Tracepoint => &["tracepoint"],
+        Hooks::Both => &["kprobe", "tracepoint"],
+    };
+    let line = |name: &&str| format!("linktracer demo --requests {requests} --hooks {name}");
+    names.iter().map(|name| GuestCommand { line: line(name) }).collect()
+}
+
+fn daemon(binary: PathBuf) -> GuestFile {
+    GuestFile { host: binary, guest: PathBuf::from("/usr/bin/linktracer") }
+}
+
+fn guest_file(text: &str) -> GuestFile {
+    let (host, guest) = text.split_once(':').unwrap_or((text, text));
+    GuestFile { host: PathBuf::from(host), guest: PathBuf::from(guest) }
+}
+
+/// A folder that goes away with this value.
+struct TemporaryFolder {
+    path: PathBuf,
+}
+
+impl TemporaryFolder {
+    fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("linktracer-vm-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        // What is left behind in the system's folder of temporary files harms nobody.
+        drop(std::fs::remove_dir_all(&self.path));
+    }
+}
