@@ -34,7 +34,8 @@ fn kernel_object(out_dir: &Path) -> anyhow::Result<()> {
     let linker = kernel_side::find_linker().map_err(|reason| anyhow!(reason))?;
     // SAFETY: a build script has no other thread here.
     unsafe { toolchain.enter(&linker) };
-    let package = aya_build::Package { name: "tracer-ebpf", root_dir: "../tracer-ebpf", ..Default::default() };
+    let package =
+        aya_build::Package { name: "tracer-ebpf", root_dir: "../tracer-ebpf", ..Default::default() };
     aya_build::build_ebpf([package], aya_build::Toolchain::Custom(&toolchain.name))
         .with_context(|| format!("cannot build the kernel side with {}", toolchain.version))
 }
@@ -45,5 +46,6 @@ fn commit() -> String {
     println!("cargo:rerun-if-changed=../.git/refs/heads");
     let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
     let text = output.ok().filter(|output| output.status.success()).map(|output| output.stdout);
-    text.and_then(|text| String::from_utf8(text).ok()).map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
+    text.and_then(|text| String::from_utf8(text).ok())
+        .map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
 }

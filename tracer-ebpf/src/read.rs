@@ -56,10 +56,11 @@ pub unsafe fn c_string(destination: *mut u8, address: u64) -> Result<u32, HitOut
     const _: () = assert!(READ_LEN as usize <= ID_BUFFER_LEN);
     // SAFETY: the caller gives the room; the helper checks the source.
     let copied = unsafe { bpf_probe_read_user_str(destination.cast(), READ_LEN, address as *const c_void) };
-    if copied < 1 {
+    if copied < 0 {
         return Err(HitOutcome::ReadFault);
     }
-    let len = copied as u32 - 1;
+    // The terminating zero counts, but for an empty string older kernels (6.1 among them) return 0.
+    let len = if copied > 0 { copied as u32 - 1 } else { 0 };
     if len > MAX_ID_LEN as u32 {
         return Err(HitOutcome::IdTooLong);
     }

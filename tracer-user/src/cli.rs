@@ -161,8 +161,9 @@ fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {
 }
 
 fn start_log(filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| format!("--log {filter}: {error}\n  remedy: one of error, warn, info, debug, trace"))?;
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        format!("--log {filter}: {error}\n  remedy: one of error, warn, info, debug, trace")
+    })?;
     let color = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(color).init();
     Ok(())

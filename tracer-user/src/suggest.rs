@@ -1,7 +1,11 @@
 //! What somebody who misspelt a name may have meant.
 
 /// Up to `count` of `candidates` that somebody who wrote `wanted` may have meant, the nearest first.
-pub(crate) fn nearest<'a>(wanted: &str, candidates: impl Iterator<Item = &'a str>, count: usize) -> Vec<&'a str> {
+pub(crate) fn nearest<'a>(
+    wanted: &str,
+    candidates: impl Iterator<Item = &'a str>,
+    count: usize,
+) -> Vec<&'a str> {
     let lower = wanted.to_lowercase();
     let mut scored: Vec<(f64, &str)> = candidates
         .map(|candidate| (strsim::jaro_winkler(&lower, &candidate.to_lowercase()), candidate))

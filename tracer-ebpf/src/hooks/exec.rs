@@ -5,7 +5,10 @@
 //! The process becomes a pending target here and now, so that nothing it sends is missed while the
 //! daemon finds out whether it is of interest.
 
-use aya_ebpf::{EbpfContext, helpers::generated::bpf_probe_read_kernel_str, macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::{
+    EbpfContext, helpers::generated::bpf_probe_read_kernel_str, macros::tracepoint,
+    programs::TracePointContext,
+};
 use tracer_common::{
     counters::{HitOutcome, Hook},
     limits::PATH_LEN,

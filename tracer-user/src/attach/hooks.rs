@@ -47,7 +47,11 @@ struct Plan {
 /// The prefix of the kernel's system call entry functions.
 macro_rules! entry {
     ($name:literal) => {
-        if cfg!(target_arch = "x86_64") { concat!("__x64_sys_", $name) } else { concat!("__arm64_sys_", $name) }
+        if cfg!(target_arch = "x86_64") {
+            concat!("__x64_sys_", $name)
+        } else {
+            concat!("__arm64_sys_", $name)
+        }
     };
 }
 
@@ -112,7 +116,11 @@ fn attach(ebpf: &mut Ebpf, plan: &Plan, choice: HookChoice) -> Result<AttachedHo
     Err(AttachError::Hook { hook: plan.hook.name(), reasons: reasons.join("; "), remedy })
 }
 
-fn kprobe(ebpf: &mut Ebpf, program: &'static str, function: &str) -> Result<Result<(), ProgramError>, AttachError> {
+fn kprobe(
+    ebpf: &mut Ebpf,
+    program: &'static str,
+    function: &str,
+) -> Result<Result<(), ProgramError>, AttachError> {
     let found = ebpf.program_mut(program).ok_or(AttachError::Missing(program))?;
     Ok((|| {
         let kprobe: &mut KProbe = found.try_into()?;

@@ -28,7 +28,9 @@ use crate::config::HookChoice;
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// The kernel refused the object or a map of it.
-    #[error("the kernel refused the tracer's programs or maps: {0}\n  remedy: `linktracer check` shows what is missing")]
+    #[error(
+        "the kernel refused the tracer's programs or maps: {0}\n  remedy: `linktracer check` shows what is missing"
+    )]
     Load(#[from] aya::EbpfError),
     /// A map cannot be used.
     #[error("the map {name} cannot be used: {error}")]

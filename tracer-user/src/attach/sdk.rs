@@ -73,10 +73,12 @@ impl SdkProbes {
         });
         if !sleepable {
             for function in functions {
-                program(ebpf, function.programs()[1]).and_then(UProbe::load).map_err(|error| AttachError::Hook {
-                    hook: function.name(),
-                    reasons: error.to_string(),
-                    remedy: "`linktracer check` shows what is missing",
+                program(ebpf, function.programs()[1]).and_then(UProbe::load).map_err(|error| {
+                    AttachError::Hook {
+                        hook: function.name(),
+                        reasons: error.to_string(),
+                        remedy: "`linktracer check` shows what is missing",
+                    }
                 })?;
             }
         }

@@ -67,7 +67,8 @@ fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
     let click = fields.optional("click").and_then(|node| sdk_probe(reader, &node));
     let report = fields.optional("report").and_then(|node| report(reader, &node));
     if ["request", "exposure", "click", "report"].iter().all(|key| fields.optional(key).is_none()) {
-        reader.problem(node, "nothing to trace: give at least one of `request`, `exposure`, `click`, `report`");
+        reader
+            .problem(node, "nothing to trace: give at least one of `request`, `exposure`, `click`, `report`");
     }
     Service {
         name: name.unwrap_or_default(),
@@ -144,7 +145,8 @@ fn set_duration(reader: &mut Reader, fields: &Fields<'_, '_>, name: &str, slot: 
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("\"{text}\" is not an address with a port; write it like `127.0.0.1:9464`"))
+    text.parse()
+        .map_err(|_| format!("\"{text}\" is not an address with a port; write it like `127.0.0.1:9464`"))
 }
 
 fn hook_choice(text: &str) -> Result<HookChoice, String> {

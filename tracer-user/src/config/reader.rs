@@ -164,11 +164,7 @@ impl Reader {
     }
 
     /// The fields of a map, whose keys all have to be among `known`.
-    pub(super) fn map<'a, 'input>(
-        &mut self,
-        node: &Node<'a, 'input>,
-        known: &[&str],
-    ) -> Fields<'a, 'input> {
+    pub(super) fn map<'a, 'input>(&mut self, node: &Node<'a, 'input>, known: &[&str]) -> Fields<'a, 'input> {
         let mut entries = Vec::new();
         let YamlData::Mapping(mapping) = &node.yaml.data else {
             self.wrong_type::<()>(node, &format!("a map with the keys {}", list(known)));
@@ -220,7 +216,10 @@ impl Reader {
                 return None;
             };
             let Ok(value) = std::env::var(name) else {
-                self.problem(node, format!("the environment has no variable {name}; set it or write the value"));
+                self.problem(
+                    node,
+                    format!("the environment has no variable {name}; set it or write the value"),
+                );
                 return None;
             };
             expanded.push_str(before);

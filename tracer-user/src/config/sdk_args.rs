@@ -39,8 +39,12 @@ impl SdkArgs {
                 ("cstr", Some((_, Some(_)))) => return Err(format!("`{name}` stands there twice")),
                 ("cstr", Some((_, slot))) => *slot = u8::try_from(position).ok(),
                 ("cstr" | "int" | "pointer", None) => {}
-                (_, Some(_)) => return Err(format!("`{name}` has the type `{kind}`; an id has to be `cstr`")),
-                (_, None) => return Err(format!("unknown type `{kind}`; known are `cstr`, `int` and `pointer`")),
+                (_, Some(_)) => {
+                    return Err(format!("`{name}` has the type `{kind}`; an id has to be `cstr`"));
+                }
+                (_, None) => {
+                    return Err(format!("unknown type `{kind}`; known are `cstr`, `int` and `pointer`"));
+                }
             }
         }
         match found {

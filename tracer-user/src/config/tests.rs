@@ -95,7 +95,10 @@ fn text_that_is_not_yaml_is_refused_with_its_place() {
 fn a_variable_of_the_environment_is_put_in() {
     let text = format!("source: \"node-${{CARGO_PKG_NAME}}\"\n{SMALLEST}");
     assert_eq!(parse(&text).expect("valid").source, "node-tracer-user");
-    check_problems(&format!("source: \"${{NO_SUCH_VARIABLE_HERE}}\"\n{SMALLEST}"), &[(1, "source", "NO_SUCH_VARIABLE")]);
+    check_problems(
+        &format!("source: \"${{NO_SUCH_VARIABLE_HERE}}\"\n{SMALLEST}"),
+        &[(1, "source", "NO_SUCH_VARIABLE")],
+    );
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         "GiB" => 1 << 30,
         _ => return Err(format!("\"{text}\" is not a size; write it like `64KiB`, `16MiB` or `1GiB`")),
     };
-    let number: u64 = number.parse().map_err(|_| format!("\"{text}\" is not a size; write it like `16MiB`"))?;
+    let number: u64 =
+        number.parse().map_err(|_| format!("\"{text}\" is not a size; write it like `16MiB`"))?;
     number.checked_mul(factor).ok_or_else(|| format!("\"{text}\" is larger than any memory"))
 }

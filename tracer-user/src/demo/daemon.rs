@@ -66,6 +66,7 @@ impl Setup<'_> {
              listen: {listen}\n\
              state_dir: {state_dir}\n\
              hooks: {hooks}\n\
+             ring_buffer_size: {RING_BUFFER_SIZE}\n\
              services:\n\
              \x20 - name: {service}\n\
              \x20   match: {{ exe: {exe} }}\n\
@@ -89,6 +90,10 @@ impl Setup<'_> {
         )
     }
 }
+
+/// The load is as fast as the machine allows, many times what one node serves. This ring holds most of a
+/// default demo even if the daemon were never given the processor.
+const RING_BUFFER_SIZE: &str = "64MiB";
 
 const ARGS: &str = "\"(request_id cstr, item_id cstr)\"";
 

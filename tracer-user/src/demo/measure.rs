@@ -11,7 +11,8 @@ use super::{
 };
 
 /// The tables of the join in which something waits for its judgement.
-pub const WAITING_TABLES: [&str; 6] = ["reorder_buffer", "requests", "exposures", "clicks", "click_reports", "triples"];
+pub const WAITING_TABLES: [&str; 6] =
+    ["reorder_buffer", "requests", "exposures", "clicks", "click_reports", "triples"];
 
 /// One line of the Prometheus text format.
 #[derive(Debug, Clone, PartialEq)]

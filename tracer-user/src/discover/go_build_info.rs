@@ -62,7 +62,10 @@ mod tests {
         bytes[15] = FLAG_INLINE;
         for text in ["go1.27.3", &format!("{}{modules}{}", "x".repeat(16), "y".repeat(16))] {
             let len = text.len();
-            bytes.extend([u8::try_from(len & 0x7f).expect("7 bits") | 0x80, u8::try_from(len >> 7).expect("small")]);
+            bytes.extend([
+                u8::try_from(len & 0x7f).expect("7 bits") | 0x80,
+                u8::try_from(len >> 7).expect("small"),
+            ]);
             bytes.extend(text.as_bytes());
         }
         bytes
@@ -70,7 +73,8 @@ mod tests {
 
     #[test]
     fn the_commit_is_found() {
-        let bytes = section("path\tx\nbuild\tvcs=git\nbuild\tvcs.revision=0a1b2c\nbuild\tvcs.modified=false\n");
+        let bytes =
+            section("path\tx\nbuild\tvcs=git\nbuild\tvcs.revision=0a1b2c\nbuild\tvcs.modified=false\n");
         assert_eq!(revision_in(&bytes).as_deref(), Some("0a1b2c"));
     }
 

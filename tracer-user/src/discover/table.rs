@@ -6,11 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    files,
-    labels::LabelBook,
-    proc,
-};
+use super::{files, labels::LabelBook, proc};
 use crate::{
     config::{SdkProbe, Service},
     domain::Labels,
@@ -93,7 +89,8 @@ impl Processes {
 
     /// Drops what no longer runs and returns it, and names those of `others` that no longer run.
     pub fn sweep(&mut self, others: &[u32]) -> Vec<u32> {
-        let mut gone: Vec<u32> = self.table.keys().chain(others).copied().filter(|pid| !proc::is_running(*pid)).collect();
+        let mut gone: Vec<u32> =
+            self.table.keys().chain(others).copied().filter(|pid| !proc::is_running(*pid)).collect();
         gone.sort_unstable();
         gone.dedup();
         for pid in &gone {
@@ -104,7 +101,8 @@ impl Processes {
 
     /// How many processes each service has.
     pub fn count_by_service(&self) -> BTreeMap<usize, usize> {
-        let mut counts: BTreeMap<usize, usize> = (0..self.services.len()).map(|service| (service, 0)).collect();
+        let mut counts: BTreeMap<usize, usize> =
+            (0..self.services.len()).map(|service| (service, 0)).collect();
         for process in self.table.values().flatten() {
             *counts.entry(process.service).or_default() += 1;
         }
@@ -113,7 +111,8 @@ impl Processes {
 
     /// Ids of the processes of a service.
     pub fn of_service(&self, service: usize) -> Vec<u32> {
-        let of_service = |process: &Option<Process>| process.as_ref().is_some_and(|process| process.service == service);
+        let of_service =
+            |process: &Option<Process>| process.as_ref().is_some_and(|process| process.service == service);
         self.table.iter().filter(|(_, process)| of_service(process)).map(|(pid, _)| *pid).collect()
     }
 
@@ -124,10 +123,8 @@ impl Processes {
 
     fn look_at(&mut self, pid: u32, exe: Option<&str>) -> Verdict {
         let service = self.services.iter().position(|service| files::matches(service, pid, exe));
-        let process = service.map(|service| Process {
-            service,
-            labels: self.labels.of_process(&self.services[service], pid),
-        });
+        let process = service
+            .map(|service| Process { service, labels: self.labels.of_process(&self.services[service], pid) });
         let verdict = if process.is_some() { Verdict::Trace } else { Verdict::Forget };
         self.table.insert(pid, process);
         verdict

@@ -43,7 +43,12 @@ pub struct Status {
 impl Status {
     /// A status with no probe in place. `monotonic_ns` tells the time.
     pub fn new(registry: Registry, monotonic_ns: fn() -> u64) -> Self {
-        Self { registry, probes: Mutex::new(Vec::new()), last_drain_ns: AtomicU64::new(monotonic_ns()), monotonic_ns }
+        Self {
+            registry,
+            probes: Mutex::new(Vec::new()),
+            last_drain_ns: AtomicU64::new(monotonic_ns()),
+            monotonic_ns,
+        }
     }
 
     /// Says which probes are in place.
@@ -71,7 +76,8 @@ async fn metrics(State(status): State<Arc<Status>>) -> Response {
     let mut text = Vec::new();
     match encoder.encode(&status.registry.gather(), &mut text) {
         Ok(()) => ([(CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n"))
+            .into_response(),
     }
 }
 
@@ -101,7 +107,7 @@ async fn readiness(State(status): State<Arc<Status>>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProbeState, Registry, Response, StatusCode, Status, health, readiness};
+    use super::{ProbeState, Registry, Response, Status, StatusCode, health, readiness};
     use axum::extract::State;
     use std::sync::Arc;
 
@@ -118,7 +124,8 @@ mod tests {
     async fn it_is_ready_only_when_every_probe_is_in_place_and_says_which_is_not() {
         let status = status(|| 0);
         assert_eq!(readiness(State(Arc::clone(&status))).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let missing = |reason: Option<&str>| ProbeState { name: "a/click".into(), missing: reason.map(Into::into) };
+        let missing =
+            |reason: Option<&str>| ProbeState { name: "a/click".into(), missing: reason.map(Into::into) };
         status.set_probes(vec![missing(Some("no file"))]);
         let response = readiness(State(Arc::clone(&status))).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -38,7 +38,8 @@ impl Recording {
     /// # Errors
     /// The file cannot be written, as when the disk is full.
     pub fn write(&mut self, event: &Event) -> anyhow::Result<()> {
-        write_event(event, &mut self.output).with_context(|| format!("cannot write the recording {}", self.path.display()))
+        write_event(event, &mut self.output)
+            .with_context(|| format!("cannot write the recording {}", self.path.display()))
     }
 
     /// Hands everything written so far to the system.

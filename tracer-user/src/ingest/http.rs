@@ -22,7 +22,11 @@ pub fn find_header<'a>(message: &'a [u8], cut: bool, name: &str) -> Header<'a> {
     loop {
         let Some((line, after)) = split_line(rest) else {
             // A header section that ends with the piece: the next piece of the vector goes on with it.
-            return if cut { Header::Beyond } else { value_of(rest, name).map_or(Header::Absent, Header::Found) };
+            return if cut {
+                Header::Beyond
+            } else {
+                value_of(rest, name).map_or(Header::Absent, Header::Found)
+            };
         };
         if line.is_empty() {
             return Header::Absent;

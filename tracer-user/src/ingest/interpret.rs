@@ -68,8 +68,7 @@ impl Reason {
     ];
 
     /// The reasons that lose something somebody may miss.
-    pub const LOSSES: [Self; 4] =
-        [Self::IdTooLong, Self::HeaderTooLong, Self::IdNotText, Self::Undecodable];
+    pub const LOSSES: [Self; 4] = [Self::IdTooLong, Self::HeaderTooLong, Self::IdNotText, Self::Undecodable];
 
     /// The reason's name in metric labels.
     pub const fn name(self) -> &'static str {
@@ -161,7 +160,12 @@ struct Content {
     peer: Option<SocketAddr>,
 }
 
-fn request(service: &Service, payload: &[u8], cut: bool, peer: Option<SocketAddr>) -> Result<Content, Reason> {
+fn request(
+    service: &Service,
+    payload: &[u8],
+    cut: bool,
+    peer: Option<SocketAddr>,
+) -> Result<Content, Reason> {
     let probe = service.request.as_ref().ok_or(Reason::NotConfigured)?;
     match find_header(payload, cut, &probe.header) {
         Header::Found(id) if id.len() > MAX_ID_LEN => Err(Reason::IdTooLong),

@@ -27,7 +27,9 @@ pub enum LayoutError {
         error: io::Error,
     },
     /// The type information does not say what is needed.
-    #[error("the kernel type information at {path} is not usable: {error}\n  remedy: check that `btf:` names a BTF file made for this kernel")]
+    #[error(
+        "the kernel type information at {path} is not usable: {error}\n  remedy: check that `btf:` names a BTF file made for this kernel"
+    )]
     BadBtf {
         /// Which file.
         path: PathBuf,
@@ -35,10 +37,14 @@ pub enum LayoutError {
         error: BtfError,
     },
     /// tracefs is not mounted.
-    #[error("tracefs is not mounted\n  remedy: mount -t tracefs tracefs /sys/kernel/tracing (in a container: mount the host's /sys/kernel/tracing)")]
+    #[error(
+        "tracefs is not mounted\n  remedy: mount -t tracefs tracefs /sys/kernel/tracing (in a container: mount the host's /sys/kernel/tracing)"
+    )]
     NoTracefs,
     /// A tracepoint is not there or cannot be read.
-    #[error("the tracepoint {name} cannot be read: {error}\n  remedy: run as root, on a kernel built with CONFIG_FTRACE_SYSCALLS=y")]
+    #[error(
+        "the tracepoint {name} cannot be read: {error}\n  remedy: run as root, on a kernel built with CONFIG_FTRACE_SYSCALLS=y"
+    )]
     NoTracepoint {
         /// Category and name.
         name: String,
@@ -46,7 +52,9 @@ pub enum LayoutError {
         error: io::Error,
     },
     /// A tracepoint's record has no such field.
-    #[error("the tracepoint {name} of this kernel has no field `{field}`\n  remedy: report the kernel's version to the project")]
+    #[error(
+        "the tracepoint {name} of this kernel has no field `{field}`\n  remedy: report the kernel's version to the project"
+    )]
     NoField {
         /// Category and name.
         name: String,

@@ -69,7 +69,9 @@ fn check(subject: impl Into<String>, status: Status, text: impl Into<String>) ->
 
 fn kernel_layout(btf: &Path) -> Check {
     match layout::read(btf) {
-        Ok(_) => check("kernel layout", Status::Good, "type information and tracepoints say all that is needed"),
+        Ok(_) => {
+            check("kernel layout", Status::Good, "type information and tracepoints say all that is needed")
+        }
         Err(error) => check("kernel layout", Status::Failed, error.to_string()),
     }
 }
@@ -87,7 +89,11 @@ fn kprobes() -> Check {
     if Path::new("/sys/bus/event_source/devices/kprobe").exists() {
         check("kprobes", Status::Good, "the kernel has them")
     } else {
-        check("kprobes", Status::Limited, "the kernel has none (CONFIG_KPROBES); tracepoints are used instead")
+        check(
+            "kprobes",
+            Status::Limited,
+            "the kernel has none (CONFIG_KPROBES); tracepoints are used instead",
+        )
     }
 }
 
@@ -138,7 +144,9 @@ fn service_checks(service: &Service) -> Vec<Check> {
                     ));
                     continue;
                 }
-                Some(library) => format!("{library} is not found yet; it is looked for when a process starts"),
+                Some(library) => {
+                    format!("{library} is not found yet; it is looked for when a process starts")
+                }
                 None => "the executable is not known yet; it is looked at when a process starts".to_owned(),
             };
             checks.push(check(subject(what), Status::Limited, text));
@@ -151,7 +159,10 @@ fn service_checks(service: &Service) -> Vec<Check> {
                     format!("{} at {:#x} of {}", function.name, function.address, file.display()),
                 ),
                 Err(error) => {
-                    let text = format!("{}: {error}\n  remedy: correct `symbol`; `nm -D FILE` lists what there is", probe.place);
+                    let text = format!(
+                        "{}: {error}\n  remedy: correct `symbol`; `nm -D FILE` lists what there is",
+                        probe.place
+                    );
                     check(subject(what), Status::Failed, text)
                 }
             });

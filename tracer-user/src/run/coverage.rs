@@ -133,7 +133,9 @@ impl Coverage {
                         self.move_horizon("attached_late", now_ns, join, metrics);
                     }
                 }
-                None if clock.now_ns().saturating_sub(since_ns) < GIVE_UP_NS && Path::new(&format!("/proc/{pid}")).exists() => {
+                None if clock.now_ns().saturating_sub(since_ns) < GIVE_UP_NS
+                    && Path::new(&format!("/proc/{pid}")).exists() =>
+                {
                     self.expected.push(Expected { pid, service, function, since_ns });
                 }
                 None => tracing::debug!(pid, function = function.name(), "the process never had the library"),
@@ -242,8 +244,11 @@ impl Coverage {
     }
 
     fn sdk_missing(&self, service: usize, function: SdkFunction, probe: &SdkProbe) -> Option<String> {
-        let mut of_probe =
-            self.sites.iter().filter(|(site, _)| site.service == service && site.function == function).peekable();
+        let mut of_probe = self
+            .sites
+            .iter()
+            .filter(|(site, _)| site.service == service && site.function == function)
+            .peekable();
         if of_probe.peek().is_none() {
             let file = probe.library.as_deref().unwrap_or("the executable");
             return Some(format!("{file} is not there yet; it is looked for when a process starts"));

@@ -97,7 +97,8 @@ impl Publisher {
         for ((edge, labels), tally) in self.window.tallies(now_ns) {
             *sums.entry((edge, labels.service.clone(), labels.release.clone())).or_default() += tally;
         }
-        let gone: Vec<RatioKey> = self.published.iter().filter(|key| !sums.contains_key(*key)).cloned().collect();
+        let gone: Vec<RatioKey> =
+            self.published.iter().filter(|key| !sums.contains_key(*key)).cloned().collect();
         for (edge, service, release) in gone {
             self.metrics.set_ratio(edge, &service, &release, None);
         }

@@ -103,8 +103,10 @@ mod tests {
 
     #[track_caller]
     fn check(window: &mut RatioWindow<&'static str>, now_ns: u64, expected: &[(&'static str, u64, u64)]) {
-        let expected: Vec<_> =
-            expected.iter().map(|(key, broken, sound)| (*key, Tally { broken: *broken, sound: *sound })).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(key, broken, sound)| (*key, Tally { broken: *broken, sound: *sound }))
+            .collect();
         assert_eq!(window.tallies(now_ns), expected);
     }
 

@@ -44,7 +44,9 @@ pub enum SymbolError {
         nearest: Vec<String>,
     },
     /// The function is not in any part of the file that is loaded as code.
-    #[error("{path}: the function `{symbol}` at address {address:#x} is in no executable segment of the file")]
+    #[error(
+        "{path}: the function `{symbol}` at address {address:#x} is in no executable segment of the file"
+    )]
     NotInFile {
         /// Which file.
         path: PathBuf,

@@ -66,10 +66,16 @@ impl KernelCollector {
     /// What was lost, by reason: in the kernel, and of the records that arrived.
     fn losses(&self) -> Vec<(&'static str, u64)> {
         let in_kernel = |outcome: HitOutcome| -> u64 {
-            EVENT_HOOKS.iter().map(|hook| self.hits.with_label_values(&[hook.name(), outcome.name()]).get()).sum()
+            EVENT_HOOKS
+                .iter()
+                .map(|hook| self.hits.with_label_values(&[hook.name(), outcome.name()]).get())
+                .sum()
         };
         let received = |reason: Reason| -> u64 {
-            Hook::ALL.iter().map(|hook| self.received.with_label_values(&[hook.name(), reason.name()]).get()).sum()
+            Hook::ALL
+                .iter()
+                .map(|hook| self.received.with_label_values(&[hook.name(), reason.name()]).get())
+                .sum()
         };
         let mut losses: Vec<(&'static str, u64)> =
             HitOutcome::LOSSES.iter().map(|outcome| (outcome.name(), in_kernel(*outcome))).collect();

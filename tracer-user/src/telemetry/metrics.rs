@@ -1,8 +1,6 @@
 //! The metrics that the daemon counts itself.
 
-use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use tracer_common::counters::Hook;
 
 use super::Metric;
@@ -154,7 +152,8 @@ impl Metrics {
                         &labels.group,
                     ])
                     .inc();
-                if let (Edge::ExposureClick, LinkOutcome::Linked, Some(delay_ns)) = (edge, outcome, delay_ns) {
+                if let (Edge::ExposureClick, LinkOutcome::Linked, Some(delay_ns)) = (edge, outcome, delay_ns)
+                {
                     self.delay
                         .with_label_values(&[&*labels.service, &*labels.release, &*labels.group])
                         .observe(seconds(*delay_ns));

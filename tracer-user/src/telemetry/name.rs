@@ -100,7 +100,9 @@ impl Metric {
     pub const fn help(self) -> &'static str {
         match self {
             Self::Events => "Events taken in by the join, by kind.",
-            Self::Links => "Links judged, by edge and outcome. The labels are those of the event that is judged.",
+            Self::Links => {
+                "Links judged, by edge and outcome. The labels are those of the event that is judged."
+            }
             Self::Duplicates => "Events that repeat an earlier one within its window.",
             Self::LateEvents => "Events older than the watermark when they arrived.",
             Self::LateWithoutOutcome => {
@@ -123,7 +125,9 @@ impl Metric {
             Self::TargetProcesses => "Processes that are traced, by service.",
             Self::AttachErrors => "Probes that could not be put in place, by reason.",
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
-            Self::ClockStep => "How far the system clock was stepped since the start; events are not moved by it.",
+            Self::ClockStep => {
+                "How far the system clock was stepped since the start; events are not moved by it."
+            }
             Self::BuildInfo => "What this is; always 1.",
         }
     }
