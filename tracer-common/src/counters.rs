@@ -123,10 +123,15 @@ impl HitOutcome {
     }
 }
 
+/// Columns of the counter table.
+const OUTCOMES: u32 = HitOutcome::TargetsFull as u32 + 1;
+const _: () = assert!(OUTCOMES as usize == HitOutcome::ALL.len());
+
 /// Entries of the counter table.
-pub const COUNTER_COUNT: u32 = (Hook::ALL.len() * HitOutcome::ALL.len()) as u32;
+pub const COUNTER_COUNT: u32 = (Hook::Exit as u32 + 1) * OUTCOMES;
+const _: () = assert!(COUNTER_COUNT as usize == Hook::ALL.len() * HitOutcome::ALL.len());
 
 /// Where the counter of a hook's outcome stands in the table.
 pub const fn counter_index(hook: Hook, outcome: HitOutcome) -> u32 {
-    hook as u32 * HitOutcome::ALL.len() as u32 + outcome as u32
+    hook as u32 * OUTCOMES + outcome as u32
 }

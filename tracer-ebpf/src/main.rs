@@ -6,7 +6,7 @@
 //! something without a counter.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod emit;
 mod hooks;

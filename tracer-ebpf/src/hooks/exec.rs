@@ -36,25 +36,18 @@ fn try_exec(context: &TracePointContext) -> Result<(), HitOutcome> {
     let location: u32 = read::kernel(base, offset!(exec_filename)).ok_or(HitOutcome::ReadFault)?;
     let source = base + u64::from(location & 0xffff);
     let mut entry = emit::reserve::<ExecRecord>()?;
-    let record = entry.as_mut_ptr();
-    // SAFETY: the pointer comes from a reservation of this size. All-zero is a valid record.
-    unsafe {
-        record.write(ExecRecord {
-            header: emit::header(KIND_EXEC, Hook::Exec, 0),
-            path_len: 0,
-            padding: 0,
-            path: [0; PATH_LEN],
-        });
-    }
-    // SAFETY: a field of the reservation.
-    let path = unsafe { &raw mut (*record).path };
+    let record = entry.write(ExecRecord {
+        header: emit::header(KIND_EXEC, Hook::Exec, 0),
+        path_len: 0,
+        padding: 0,
+        path: [0; PATH_LEN],
+    });
+    let path = record.path.as_mut_ptr();
     // SAFETY: the destination has this size; the helper checks the source.
     let copied = unsafe { bpf_probe_read_kernel_str(path.cast(), PATH_LEN as u32, source as *const _) };
     // A path that cannot be read is no loss: the daemon asks /proc first, the path is for a process
     // that is gone by then.
-    let path_len = if copied > 0 { copied as u32 } else { 0 };
-    // SAFETY: a field of the reservation.
-    unsafe { (&raw mut (*record).path_len).write(path_len) };
+    record.path_len = if copied > 0 { copied as u32 } else { 0 };
     emit::submit(entry, Wakeup::Now);
     Ok(())
 }

@@ -56,36 +56,15 @@ impl Call {
     #[inline(always)]
     fn record(&self, hook: Hook) -> Result<(), HitOutcome> {
         let mut entry = emit::reserve::<SdkRecord>()?;
-        let record = entry.as_mut_ptr();
-        // SAFETY: the pointer comes from a reservation of this size. All-zero is a valid record.
-        unsafe {
-            record.write(SdkRecord {
-                header: emit::header(KIND_SDK, hook, self.cookie),
-                request_id_len: 0,
-                item_id_len: 0,
-                request_id: [0; ID_BUFFER_LEN],
-                item_id: [0; ID_BUFFER_LEN],
-            });
-        }
-        // SAFETY: as above, a field of the reservation.
-        let request_id = unsafe { &raw mut (*record).request_id };
-        // SAFETY: as above, a field of the reservation.
-        let item_id = unsafe { &raw mut (*record).item_id };
-        // SAFETY: the buffers have the length that `c_string` asks for.
-        let lengths = match unsafe { read::c_string(request_id.cast(), self.request_id) } {
-            // SAFETY: the buffers have the length that `c_string` asks for.
-            Ok(request_id_len) => match unsafe { read::c_string(item_id.cast(), self.item_id) } {
-                Ok(item_id_len) => Ok((request_id_len, item_id_len)),
-                Err(outcome) => Err(outcome),
-            },
-            Err(outcome) => Err(outcome),
-        };
-        match lengths {
-            Ok((request_id_len, item_id_len)) => {
-                // SAFETY: as above, a field of the reservation.
-                unsafe { (&raw mut (*record).request_id_len).write(request_id_len) };
-                // SAFETY: as above, a field of the reservation.
-                unsafe { (&raw mut (*record).item_id_len).write(item_id_len) };
+        let record = entry.write(SdkRecord {
+            header: emit::header(KIND_SDK, hook, self.cookie),
+            request_id_len: 0,
+            item_id_len: 0,
+            request_id: [0; ID_BUFFER_LEN],
+            item_id: [0; ID_BUFFER_LEN],
+        });
+        match self.read_ids(record) {
+            Ok(()) => {
                 emit::submit(entry, Wakeup::Batched);
                 Ok(())
             }
@@ -94,6 +73,15 @@ impl Call {
                 Err(outcome)
             }
         }
+    }
+
+    #[inline(always)]
+    fn read_ids(&self, record: &mut SdkRecord) -> Result<(), HitOutcome> {
+        // SAFETY: the buffer has the length that `c_string` asks for.
+        record.request_id_len = unsafe { read::c_string(record.request_id.as_mut_ptr(), self.request_id) }?;
+        // SAFETY: the buffer has the length that `c_string` asks for.
+        record.item_id_len = unsafe { read::c_string(record.item_id.as_mut_ptr(), self.item_id) }?;
+        Ok(())
     }
 }
 
