@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     build,
@@ -161,9 +161,13 @@ fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {
 }
 
 fn start_log(filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
-        format!("--log {filter}: {error}\n  remedy: one of error, warn, info, debug, trace")
-    })?;
+    let wrong =
+        |reason: &str| format!("--log {filter}: {reason}\n  remedy: one of error, warn, info, debug, trace");
+    // On its own, a word that is no level would be taken for the name of a module.
+    if !filter.contains(['=', ',']) && filter.parse::<LevelFilter>().is_err() {
+        return Err(wrong("not a level"));
+    }
+    let filter = EnvFilter::try_new(filter).map_err(|error| wrong(&error.to_string()))?;
     let color = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(color).init();
     Ok(())

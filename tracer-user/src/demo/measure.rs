@@ -26,7 +26,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    fn label(&self, name: &str) -> &str {
+    /// The value of a label; empty when there is none.
+    pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
 
@@ -113,9 +114,9 @@ impl Scrape {
         Ok(total)
     }
 
-    /// The processes of the service that the daemon has found.
-    pub fn target_processes(&self, service: &str) -> Result<u64> {
-        self.sum("linktracer_target_processes", |sample| sample.label("service") == service)
+    /// Every sample of the scrape.
+    pub fn samples(&self) -> &[Sample] {
+        &self.0
     }
 
     /// The kernel side's own account: by probe, how often it was hit and what became of that.
@@ -126,10 +127,6 @@ impl Scrape {
             *outcomes.entry(sample.label("outcome").to_owned()).or_default() += sample.count()?;
         }
         Ok(probes)
-    }
-
-    fn sum(&self, name: &str, matches: impl Fn(&Sample) -> bool) -> Result<u64> {
-        self.0.iter().filter(|sample| sample.name == name && matches(sample)).map(Sample::count).sum()
     }
 }
 
@@ -258,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_table_that_is_not_published_is_named() {
-        let scrape = Scrape::parse("linktracer_pending{table=\"reorder\"} 3").expect("a scrape");
+        let scrape = Scrape::parse("linktracer_pending{table=\"reorder_buffer\"} 3").expect("a scrape");
         let error = scrape.waiting().expect_err("five tables are missing");
         assert!(error.to_string().contains("requests"), "{error}");
     }

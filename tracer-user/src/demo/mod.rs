@@ -43,7 +43,7 @@ use self::{
     fixture::{Collector, Fixture},
     load::Services,
     measure::Scrape,
-    plan::{Plan, SERVICE_MAX_ID_LEN, Target},
+    plan::{Plan, SERVICE_MAX_ID_LEN},
     tally::Tally,
     watch::{Interrupt, Progress, poll},
 };
@@ -60,9 +60,6 @@ const WINDOWS: Windows = Windows {
 
 /// How long what waits may take beyond its windows.
 const SETTLE_GRACE: Duration = Duration::from_secs(60);
-
-/// How long the daemon may take to find the service's processes.
-const DISCOVERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs a small service with faults of known number under the tracer, and compares.
 #[derive(Debug, Clone, clap::Args)]
@@ -186,7 +183,7 @@ impl Demo<'_> {
     fn trace(&mut self, daemon: &mut Daemon, out: &mut dyn Write) -> Result<bool> {
         daemon.wait_ready(self.interrupt)?;
         let services = Services::start(self.fixture, self.collector.address(), self.args.send.name())?;
-        self.wait_discovered(daemon)?;
+        // No wait for the daemon to find them: what a process does from its first instruction on counts.
         self.load(&services, daemon, out)?;
         let scrape = self.settle(daemon, out)?;
         let measured = scrape.tally(SERVICE)?;
@@ -198,18 +195,6 @@ impl Demo<'_> {
             self.hold_open(daemon, out)?;
         }
         Ok(equal)
-    }
-
-    /// A process that is not yet known to be a target is not looked at.
-    fn wait_discovered(&self, daemon: &mut Daemon) -> Result<()> {
-        let started = Target::ALL.len() as u64;
-        let mut found = 0;
-        let all = poll(DISCOVERY_LIMIT, Duration::from_millis(50), self.interrupt, || {
-            daemon.check_running()?;
-            found = Scrape::fetch(daemon.address())?.target_processes(SERVICE)?;
-            Ok((found >= started).then_some(()))
-        })?;
-        all.with_context(|| format!("the daemon found {found} of {started} service processes"))
     }
 
     fn load(&self, services: &Services, daemon: &mut Daemon, out: &mut dyn Write) -> Result<()> {

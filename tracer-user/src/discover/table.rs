@@ -152,6 +152,11 @@ mod tests {
         let mut processes = table(&sleep.to_string_lossy());
         let mut child = Command::new(&sleep).arg("60").env("AB_GROUP", "treatment").spawn().expect("starts");
         let pid = child.id();
+        // It counts as started before the kernel has noted where its environment is. The daemon asks
+        // when the exec record says that the program runs, or when the program has done something.
+        while std::fs::read(format!("/proc/{pid}/environ")).expect("is ours").is_empty() {
+            std::thread::yield_now();
+        }
         let group = processes.get(pid).map(|process| process.labels.group.to_string());
         assert_eq!(processes.on_exit(pid), None, "it still runs");
         child.kill().expect("is ours");

@@ -1,0 +1,114 @@
+//! A running daemon, and what it publishes.
+
+use std::{
+    fs::{self, File},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tracer_user::demo::{http::get_once, measure::Scrape};
+
+use crate::{binary, wait_for};
+
+/// A daemon that is stopped when this is dropped.
+pub struct Daemon {
+    child: Child,
+    address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it with the configuration `services_and_join`, which leaves out where to listen, in
+    /// the folder `scratch`, and waits until it answers.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start(scratch: &Path, services_and_join: &str) -> Self {
+        let address = free_address();
+        let config = scratch.join("linktracer.yaml");
+        fs::write(&config, format!("listen: {address}\n{services_and_join}"))
+            .expect("the scratch folder is writable");
+        let log = scratch.join("daemon.log");
+        let file = File::create(&log).expect("the scratch folder is writable");
+        let child = Command::new(binary()).args(["run", "--config"]).arg(&config).stderr(file).spawn();
+        let mut daemon = Self { child: child.expect("the binary starts"), address, log };
+        wait_for("the daemon answers", Duration::from_secs(30), || {
+            if let Ok(Some(status)) = daemon.child.try_wait() {
+                panic!("the daemon ended early: {status}\n{}", daemon.log());
+            }
+            get_once(address, "/healthz").ok()
+        });
+        daemon
+    }
+
+    /// Where it serves.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Status code and text of one of its pages.
+    ///
+    /// # Panics
+    /// It does not answer.
+    pub fn page(&self, path: &str) -> (u16, String) {
+        let response = get_once(self.address, path).expect("the daemon answers");
+        (response.status, String::from_utf8_lossy(&response.body).into_owned())
+    }
+
+    /// The sum of a metric over all series that have these labels.
+    ///
+    /// # Panics
+    /// The daemon does not answer.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        sum(&Scrape::fetch(self.address).expect("the daemon answers"), name, labels)
+    }
+
+    /// Asks it to finish and waits until it did.
+    ///
+    /// # Panics
+    /// It does not end with exit code 0.
+    pub fn finish(mut self) -> String {
+        kill_process(self.pid(), Signal::TERM).expect("is our child");
+        let status = self.child.wait().expect("is our child");
+        let log = self.log();
+        assert!(status.success(), "{status}\n{log}");
+        log
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The sum of a metric over all series that have these labels.
+pub fn sum(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let wanted = |sample: &&tracer_user::demo::measure::Sample| {
+        sample.name == name && labels.iter().all(|(label, value)| sample.label(label) == *value)
+    };
+    scrape.samples().iter().filter(wanted).map(|sample| sample.value).sum()
+}
+
+/// An address of the loopback that nobody listens on.
+///
+/// # Panics
+/// There is none.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the loopback has a free port");
+    listener.local_addr().expect("is bound")
+}
