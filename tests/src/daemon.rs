@@ -76,11 +76,19 @@ impl Daemon {
     /// # Panics
     /// It does not end with exit code 0.
     pub fn finish(mut self) -> String {
-        kill_process(self.pid(), Signal::TERM).expect("is our child");
+        self.signal(Signal::TERM);
         let status = self.child.wait().expect("is our child");
         let log = self.log();
         assert!(status.success(), "{status}\n{log}");
         log
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("is our child");
     }
 
     fn pid(&self) -> Pid {

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
+use rustix::process::Signal;
 use tests::{binary, daemon::Daemon, printed, wait_for};
 use tracer_user::demo::{
     fixture::{Collector, Fixture, ServiceProcess},
@@ -96,6 +97,27 @@ fn a_service_that_starts_later_is_seen_from_its_first_instruction_in_every_proce
     wait_for("no process is left", LIMIT, || {
         (daemon.metric("linktracer_target_processes", &[("service", "demo")]) == 0.0).then_some(())
     });
+    daemon.finish();
+}
+
+#[test]
+fn a_process_that_lived_and_died_while_the_daemon_did_not_look_is_seen_all_the_same() {
+    let fixture = Fixture::unpack().expect("unpacks");
+    let collector = Collector::start().expect("starts");
+    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), &collector));
+    daemon.signal(Signal::STOP);
+    {
+        let service =
+            ServiceProcess::start(&fixture, Target::Main, collector.address(), "write").expect("starts");
+        let mut connection = Connection::open(service.address()).expect("connects");
+        for number in 0..100 {
+            get(&mut connection, &format!("/recommend?id=r{number}&items=a"));
+            get(&mut connection, &format!("/click?id=r{number}&item=a"));
+        }
+    }
+    daemon.signal(Signal::CONT);
+    expect_link(&daemon, "triple", "complete", 100.0);
+    expect_link(&daemon, "click_report", "reported", 100.0);
     daemon.finish();
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{files, labels::LabelBook, proc};
@@ -11,6 +12,10 @@ use crate::{
     config::{SdkProbe, Service},
     domain::Labels,
 };
+
+/// A process that ended is remembered this long: what it did last may still be on its way from the
+/// kernel, behind records of others or, of its other threads, behind the record of its end.
+const REMEMBER_FOR: Duration = Duration::from_secs(60);
 
 /// A process that belongs to a service.
 #[derive(Debug, Clone)]
@@ -30,12 +35,25 @@ pub enum Verdict {
     Forget,
 }
 
-/// Every process that was looked at and may still run.
+/// Every process that was looked at and of which something may still come.
 pub struct Processes {
     services: Arc<[Service]>,
     labels: LabelBook,
+    table: HashMap<u32, Entry>,
+}
+
+/// What is known of one process id.
+struct Entry {
     /// `None`: looked at, and of no service.
-    table: HashMap<u32, Option<Process>>,
+    process: Option<Process>,
+    /// Since when it no longer runs.
+    ended: Option<Instant>,
+}
+
+impl Entry {
+    const fn running(process: Option<Process>) -> Self {
+        Self { process, ended: None }
+    }
 }
 
 impl Processes {
@@ -49,7 +67,7 @@ impl Processes {
         if !self.table.contains_key(&pid) {
             self.look_at(pid, None);
         }
-        self.table.get(&pid).and_then(Option::as_ref)
+        self.table.get(&pid).and_then(|entry| entry.process.as_ref())
     }
 
     /// A process replaced its program by the one at `exe`.
@@ -61,11 +79,11 @@ impl Processes {
     pub fn on_fork(&mut self, parent: u32, child: u32) -> Verdict {
         match self.get(parent).cloned() {
             Some(process) => {
-                self.table.insert(child, Some(process));
+                self.table.insert(child, Entry::running(Some(process)));
                 Verdict::Trace
             }
             None => {
-                self.table.insert(child, None);
+                self.table.insert(child, Entry::running(None));
                 Verdict::Forget
             }
         }
@@ -74,7 +92,9 @@ impl Processes {
     /// The main thread of a process ended. `Forget` when no other thread goes on.
     pub fn on_exit(&mut self, pid: u32) -> Option<Verdict> {
         (!proc::is_running(pid)).then(|| {
-            self.table.remove(&pid);
+            if let Some(entry) = self.table.get_mut(&pid) {
+                entry.ended.get_or_insert_with(Instant::now);
+            }
             Verdict::Forget
         })
     }
@@ -87,15 +107,27 @@ impl Processes {
         unknown.into_iter().filter(|pid| self.look_at(*pid, None) == Verdict::Trace).collect()
     }
 
-    /// Drops what no longer runs and returns it, and names those of `others` that no longer run.
+    /// Notes which processes no longer run, and returns them together with those of `others` that do
+    /// not. Drops those that ended long ago.
     pub fn sweep(&mut self, others: &[u32]) -> Vec<u32> {
-        let mut gone: Vec<u32> =
-            self.table.keys().chain(others).copied().filter(|pid| !proc::is_running(*pid)).collect();
+        self.sweep_at(others, Instant::now())
+    }
+
+    fn sweep_at(&mut self, others: &[u32], now: Instant) -> Vec<u32> {
+        let mut gone: Vec<u32> = others.iter().copied().filter(|pid| !proc::is_running(*pid)).collect();
+        self.table.retain(|pid, entry| match (entry.ended, proc::is_running(*pid)) {
+            (None, true) => true,
+            (None, false) => {
+                entry.ended = Some(now);
+                gone.push(*pid);
+                true
+            }
+            // The number is used again: whoever has it now is looked at anew.
+            (Some(_), true) => false,
+            (Some(ended), false) => now.duration_since(ended) < REMEMBER_FOR,
+        });
         gone.sort_unstable();
         gone.dedup();
-        for pid in &gone {
-            self.table.remove(pid);
-        }
         gone
     }
 
@@ -103,17 +135,19 @@ impl Processes {
     pub fn count_by_service(&self) -> BTreeMap<usize, usize> {
         let mut counts: BTreeMap<usize, usize> =
             (0..self.services.len()).map(|service| (service, 0)).collect();
-        for process in self.table.values().flatten() {
+        let running = self.table.values().filter(|entry| entry.ended.is_none());
+        for process in running.filter_map(|entry| entry.process.as_ref()) {
             *counts.entry(process.service).or_default() += 1;
         }
         counts
     }
 
-    /// Ids of the processes of a service.
+    /// Ids of the running processes of a service.
     pub fn of_service(&self, service: usize) -> Vec<u32> {
-        let of_service =
-            |process: &Option<Process>| process.as_ref().is_some_and(|process| process.service == service);
-        self.table.iter().filter(|(_, process)| of_service(process)).map(|(pid, _)| *pid).collect()
+        let of_service = |entry: &Entry| {
+            entry.ended.is_none() && entry.process.as_ref().is_some_and(|process| process.service == service)
+        };
+        self.table.iter().filter(|(_, entry)| of_service(entry)).map(|(pid, _)| *pid).collect()
     }
 
     /// The file that a probe goes into in one process, once it is there.
@@ -126,16 +160,16 @@ impl Processes {
         let process = service
             .map(|service| Process { service, labels: self.labels.of_process(&self.services[service], pid) });
         let verdict = if process.is_some() { Verdict::Trace } else { Verdict::Forget };
-        self.table.insert(pid, process);
+        self.table.insert(pid, Entry::running(process));
         verdict
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, process::Command};
+    use std::{path::Path, process::Command, time::Instant};
 
-    use super::{Processes, Verdict};
+    use super::{Processes, REMEMBER_FOR, Verdict};
     use crate::config::Config;
 
     fn table(exe: &str) -> Processes {
@@ -168,7 +202,21 @@ mod tests {
         child.wait().expect("is ours");
         assert_eq!(group.as_deref(), Some("treatment"));
         assert_eq!(verdict, Some(Verdict::Forget));
-        assert_eq!(processes.sweep(&[pid]), [pid]);
+        assert_eq!(processes.count_by_service().get(&0), Some(&0));
+    }
+
+    #[test]
+    fn what_a_process_did_last_is_still_its_own_for_a_while_after_its_end() {
+        let this = std::env::current_exe().expect("runs from a file");
+        let mut processes = table(&this.to_string_lossy());
+        let (parent, gone) = (std::process::id(), 4_000_000);
+        assert_eq!(processes.on_fork(parent, gone), Verdict::Trace);
+        let now = Instant::now();
+        assert_eq!(processes.sweep_at(&[gone], now), [gone]);
+        assert!(processes.get(gone).is_some(), "its last records may still come");
+        assert_eq!(processes.count_by_service().get(&0), Some(&1));
+        assert!(processes.sweep_at(&[], now + REMEMBER_FOR).is_empty());
+        assert!(processes.get(gone).is_none());
     }
 
     #[test]
@@ -177,9 +225,7 @@ mod tests {
         let mut processes = table(&this.to_string_lossy());
         let pid = std::process::id();
         assert_eq!(processes.on_fork(pid, 4_000_000), Verdict::Trace);
-        assert!(processes.get(4_000_000).is_some());
-        assert_eq!(processes.sweep(&[]), [4_000_000]);
-        assert_eq!(processes.count_by_service().get(&0), Some(&1));
+        assert_eq!(processes.get(4_000_000).map(|process| process.service), Some(0));
     }
 
     #[test]
