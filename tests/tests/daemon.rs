@@ -110,12 +110,14 @@ fn a_process_that_lived_and_died_while_the_daemon_did_not_look_is_seen_all_the_s
         let service =
             ServiceProcess::start(&fixture, Target::Main, collector.address(), "write").expect("starts");
         let mut connection = Connection::open(service.address()).expect("connects");
+        // More records than the daemon takes in one turn, after which it looks who still runs.
         for number in 0..100 {
-            get(&mut connection, &format!("/recommend?id=r{number}&items=a"));
+            get(&mut connection, &format!("/recommend?id=r{number}&items=a&repeat=200"));
             get(&mut connection, &format!("/click?id=r{number}&item=a"));
         }
     }
     daemon.signal(Signal::CONT);
+    expect_metric(&daemon, "linktracer_events_total", &[("kind", "exposure")], 20_000.0);
     expect_link(&daemon, "triple", "complete", 100.0);
     expect_link(&daemon, "click_report", "reported", 100.0);
     daemon.finish();

@@ -65,28 +65,23 @@ impl Processes {
     /// The process, looked at now if that was not done before.
     pub fn get(&mut self, pid: u32) -> Option<&Process> {
         if !self.table.contains_key(&pid) {
-            self.look_at(pid, None);
+            let process = self.look_at(pid, None);
+            // What is of no service is noted, too: it was asked for, and may be again at once.
+            self.table.insert(pid, Entry::running(process));
         }
         self.table.get(&pid).and_then(|entry| entry.process.as_ref())
     }
 
     /// A process replaced its program by the one at `exe`.
     pub fn on_exec(&mut self, pid: u32, exe: &str) -> Verdict {
-        self.look_at(pid, Some(exe))
+        let process = self.look_at(pid, Some(exe));
+        self.note(pid, process)
     }
 
     /// A process made a child. The child is what its parent is until it replaces its program.
     pub fn on_fork(&mut self, parent: u32, child: u32) -> Verdict {
-        match self.get(parent).cloned() {
-            Some(process) => {
-                self.table.insert(child, Entry::running(Some(process)));
-                Verdict::Trace
-            }
-            None => {
-                self.table.insert(child, Entry::running(None));
-                Verdict::Forget
-            }
-        }
+        let process = self.get(parent).cloned();
+        self.note(child, process)
     }
 
     /// The main thread of a process ended. `Forget` when no other thread goes on.
@@ -99,12 +94,15 @@ impl Processes {
         })
     }
 
-    /// Looks at every running process that was not looked at before. Returns those that belong to a
-    /// service.
+    /// Looks at every running process that is not in the table. Returns those that belong to a service.
     pub fn scan(&mut self) -> Vec<u32> {
-        let unknown = proc::process_ids().unwrap_or_default();
-        let unknown = unknown.into_iter().filter(|pid| !self.table.contains_key(pid)).collect::<Vec<_>>();
-        unknown.into_iter().filter(|pid| self.look_at(*pid, None) == Verdict::Trace).collect()
+        let mut pids = proc::process_ids().unwrap_or_default();
+        pids.retain(|pid| !self.table.contains_key(pid));
+        pids.retain(|pid| {
+            let process = self.look_at(*pid, None);
+            process.is_some() && self.note(*pid, process) == Verdict::Trace
+        });
+        pids
     }
 
     /// Notes which processes no longer run, and returns them together with those of `others` that do
@@ -155,13 +153,23 @@ impl Processes {
         files::file_of_process(probe, pid)
     }
 
-    fn look_at(&mut self, pid: u32, exe: Option<&str>) -> Verdict {
-        let service = self.services.iter().position(|service| files::matches(service, pid, exe));
-        let process = service
-            .map(|service| Process { service, labels: self.labels.of_process(&self.services[service], pid) });
-        let verdict = if process.is_some() { Verdict::Trace } else { Verdict::Forget };
-        self.table.insert(pid, Entry::running(process));
-        verdict
+    fn look_at(&mut self, pid: u32, exe: Option<&str>) -> Option<Process> {
+        let service = self.services.iter().position(|service| files::matches(service, pid, exe))?;
+        Some(Process { service, labels: self.labels.of_process(&self.services[service], pid) })
+    }
+
+    /// Keeps a process of a service; what is of none takes no room, whatever else runs on the machine.
+    fn note(&mut self, pid: u32, process: Option<Process>) -> Verdict {
+        match process {
+            Some(process) => {
+                self.table.insert(pid, Entry::running(Some(process)));
+                Verdict::Trace
+            }
+            None => {
+                self.table.remove(&pid);
+                Verdict::Forget
+            }
+        }
     }
 }
 
