@@ -103,23 +103,71 @@ pub const TARGET_PENDING: u32 = 1;
 /// State of a process in the table of targets: it belongs to a configured service.
 pub const TARGET_TRACED: u32 = 2;
 
-/// Attach cookie of an SDK probe: which argument holds which id. Bits 0..8 the request id's
-/// argument, bits 8..16 the item id's, bits 16..48 the probe's number in the daemon.
-pub const fn sdk_cookie(request_id_argument: u8, item_id_argument: u8, probe: u32) -> u64 {
-    request_id_argument as u64 | (item_id_argument as u64) << 8 | (probe as u64) << 16
+/// How an id is passed to an SDK function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum IdForm {
+    /// A pointer to bytes that end with a zero.
+    CString = 0,
+    /// A pointer, and the length in the argument register after it: a Go string, a Rust `&str`, a C
+    /// pointer with its length.
+    PointerAndLength = 1,
+    /// A pointer to a pair of pointer and length in memory: libstdc++'s `std::string`.
+    PairInMemory = 2,
 }
 
-/// The request id's argument position in an [`sdk_cookie`].
-pub const fn cookie_request_id_argument(cookie: u64) -> usize {
-    (cookie & 0xff) as usize
+/// Registers that can hold an argument, in the order of the calling conventions of this machine: the
+/// C functions' first, the Go functions' from [`GO_SLOTS`] on.
+pub const C_SLOTS: u8 = 0;
+/// Arguments that a C function takes in registers, on any machine supported.
+pub const C_SLOT_COUNT: u8 = 6;
+/// See [`C_SLOTS`].
+pub const GO_SLOTS: u8 = 8;
+/// Arguments that a Go function takes in integer registers.
+pub const GO_SLOT_COUNT: u8 = 9;
+
+/// Where an SDK function gets an id: in which form, from which register slot on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdArgument {
+    /// The form.
+    pub form: IdForm,
+    /// The first register slot it takes.
+    pub slot: u8,
 }
 
-/// The item id's argument position in an [`sdk_cookie`].
-pub const fn cookie_item_id_argument(cookie: u64) -> usize {
-    ((cookie >> 8) & 0xff) as usize
+impl IdArgument {
+    const fn encode(self) -> u64 {
+        (self.form as u64) << 8 | self.slot as u64
+    }
+
+    const fn decode(bits: u64) -> Option<Self> {
+        let form = match (bits >> 8) & 0xff {
+            0 => IdForm::CString,
+            1 => IdForm::PointerAndLength,
+            2 => IdForm::PairInMemory,
+            _ => return None,
+        };
+        Some(Self { form, slot: (bits & 0xff) as u8 })
+    }
+}
+
+/// Attach cookie of an SDK probe: bits 0..16 where the request id is, bits 16..32 where the item id
+/// is, bits 32..64 the probe's number in the daemon.
+pub const fn sdk_cookie(request_id: IdArgument, item_id: IdArgument, probe: u32) -> u64 {
+    request_id.encode() | item_id.encode() << 16 | (probe as u64) << 32
+}
+
+/// Where the request id is, by an [`sdk_cookie`].
+pub const fn cookie_request_id(cookie: u64) -> Option<IdArgument> {
+    IdArgument::decode(cookie & 0xffff)
+}
+
+/// Where the item id is, by an [`sdk_cookie`].
+pub const fn cookie_item_id(cookie: u64) -> Option<IdArgument> {
+    IdArgument::decode((cookie >> 16) & 0xffff)
 }
 
 /// The probe's number in an [`sdk_cookie`].
 pub const fn cookie_probe(cookie: u64) -> u32 {
-    ((cookie >> 16) & 0xffff_ffff) as u32
+    (cookie >> 32) as u32
 }

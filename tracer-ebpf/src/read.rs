@@ -1,6 +1,6 @@
 //! Reading memory of the traced process and of the kernel, one bounded read at a time.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
@@ -65,6 +65,39 @@ pub unsafe fn c_string(destination: *mut u8, address: u64) -> Result<u32, HitOut
         return Err(HitOutcome::IdTooLong);
     }
     Ok(len)
+}
+
+/// Copies an id of `len` bytes from `address` and returns that length.
+///
+/// # Safety
+/// `destination` must have room for [`ID_BUFFER_LEN`] bytes.
+#[inline(always)]
+pub unsafe fn id_bytes(destination: *mut u8, address: u64, len: u64) -> Result<u32, HitOutcome> {
+    if len == 0 {
+        return Ok(0);
+    }
+    if len > MAX_ID_LEN as u64 {
+        return Err(HitOutcome::IdTooLong);
+    }
+    let len = bounded::<MAX_ID_LEN>(len as u32);
+    // SAFETY: the caller gives the room.
+    unsafe { user_bytes(destination, len, address) }?;
+    Ok(len)
+}
+
+/// The same length, 1 to `CAPACITY`, in a form whose bound the verifier sees: kernels before 6.5 lose
+/// the bound of a value that the compiler keeps on the stack. `CAPACITY` is a power of two.
+#[inline(always)]
+pub fn bounded<const CAPACITY: usize>(len: u32) -> u32 {
+    const { assert!(CAPACITY.is_power_of_two()) };
+    let mut less_one = u64::from(len - 1);
+    let mask = CAPACITY as u64 - 1;
+    // In assembler because the compiler knows that the mask changes nothing, and would leave it out.
+    // SAFETY: arithmetic on two registers.
+    unsafe {
+        asm!("{value} &= {mask}", value = inout(reg) less_one, mask = in(reg) mask, options(pure, nomem, nostack));
+    }
+    (less_one + 1) as u32
 }
 
 /// Brings the one or two pages that an id at `address` can lie on into memory. For sleepable

@@ -1,6 +1,9 @@
 //! Which saved register holds which argument, as the distance from the start of `struct pt_regs`.
 
-use tracer_common::counters::HitOutcome;
+use tracer_common::{
+    counters::HitOutcome,
+    settings::{C_SLOT_COUNT, C_SLOTS, GO_SLOT_COUNT, GO_SLOTS},
+};
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod this {
@@ -15,7 +18,7 @@ mod this {
         offset_of!(pt_regs, rdx),
         offset_of!(pt_regs, r10),
     ];
-    /// A C function's (System V).
+    /// A C function's (System V), and a Rust function's.
     pub const C: [usize; 6] = [
         offset_of!(pt_regs, rdi),
         offset_of!(pt_regs, rsi),
@@ -23,6 +26,18 @@ mod this {
         offset_of!(pt_regs, rcx),
         offset_of!(pt_regs, r8),
         offset_of!(pt_regs, r9),
+    ];
+    /// A Go function's, since Go 1.17.
+    pub const GO: [usize; 9] = [
+        offset_of!(pt_regs, rax),
+        offset_of!(pt_regs, rbx),
+        offset_of!(pt_regs, rcx),
+        offset_of!(pt_regs, rdi),
+        offset_of!(pt_regs, rsi),
+        offset_of!(pt_regs, r8),
+        offset_of!(pt_regs, r9),
+        offset_of!(pt_regs, r10),
+        offset_of!(pt_regs, r11),
     ];
 }
 
@@ -32,6 +47,8 @@ mod this {
     pub const SYSCALL: [usize; 4] = [0, 8, 16, 24];
     /// A C function's: on arm64 x0 to x7.
     pub const C: [usize; 6] = [0, 8, 16, 24, 32, 40];
+    /// A Go function's: on arm64 x0 to x15.
+    pub const GO: [usize; 9] = [0, 8, 16, 24, 32, 40, 48, 56, 64];
 }
 
 /// Where the `index`th argument of a system call is, 0 to 3.
@@ -40,17 +57,28 @@ pub const fn syscall_argument(index: usize) -> usize {
     this::SYSCALL[if index < 3 { index } else { 3 }]
 }
 
-/// Where the `index`th argument of a C function is, 0 to 5. A match and not a table: kernels before
-/// 5.13 have no loads from a read-only table at a place that is not constant.
+/// Where the argument of a register slot is (`tracer_common::settings`). Fails beyond the last slot.
 #[inline(always)]
-pub const fn c_argument(index: usize) -> Result<usize, HitOutcome> {
-    match index {
+pub const fn argument(slot: u8) -> Result<usize, HitOutcome> {
+    match slot {
         0 => Ok(this::C[0]),
         1 => Ok(this::C[1]),
         2 => Ok(this::C[2]),
         3 => Ok(this::C[3]),
         4 => Ok(this::C[4]),
         5 => Ok(this::C[5]),
+        8 => Ok(this::GO[0]),
+        9 => Ok(this::GO[1]),
+        10 => Ok(this::GO[2]),
+        11 => Ok(this::GO[3]),
+        12 => Ok(this::GO[4]),
+        13 => Ok(this::GO[5]),
+        14 => Ok(this::GO[6]),
+        15 => Ok(this::GO[7]),
+        16 => Ok(this::GO[8]),
         _ => Err(HitOutcome::ReadFault),
     }
 }
+
+const _: () = assert!(C_SLOTS == 0 && this::C.len() == C_SLOT_COUNT as usize);
+const _: () = assert!(GO_SLOTS == 8 && this::GO.len() == GO_SLOT_COUNT as usize);

@@ -1,11 +1,11 @@
-//! What the SDK's functions share: which arguments hold the ids is in the probe's attach cookie.
+//! What the SDK's functions share: where the ids are among the arguments is in the probe's attach cookie.
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_attach_cookie, programs::ProbeContext};
 use tracer_common::{
     counters::{HitOutcome, Hook},
     limits::ID_BUFFER_LEN,
     record::{KIND_SDK, SdkRecord},
-    settings::{cookie_item_id_argument, cookie_request_id_argument},
+    settings::{IdArgument, IdForm, cookie_item_id, cookie_request_id},
 };
 
 use super::registers;
@@ -17,29 +17,72 @@ use crate::{
 /// Captures a call. A page that is not in memory makes it a read fault.
 #[inline(always)]
 pub fn capture(context: &ProbeContext, hook: Hook) -> Result<(), HitOutcome> {
-    let call = Call::of(context)?;
-    call.record(hook)
+    Call::of(context)?.record(hook)
 }
 
 /// Captures a call from a program that may sleep: a page that is not in memory is brought in, with
 /// nothing reserved on the ring meanwhile, and the call is read again.
 #[inline(always)]
 pub fn capture_sleepable(context: &ProbeContext, hook: Hook) -> Result<(), HitOutcome> {
-    let call = Call::of(context)?;
+    let call = match Call::of(context) {
+        Err(HitOutcome::ReadFault) => {
+            Call::fault_in(context);
+            Call::of(context)?
+        }
+        call => call?,
+    };
     match call.record(hook) {
         Err(HitOutcome::ReadFault) => {
-            read::fault_in(call.request_id);
-            read::fault_in(call.item_id);
+            read::fault_in(call.request_id.address);
+            read::fault_in(call.item_id.address);
             call.record(hook)
         }
         done => done,
     }
 }
 
-/// Where the ids of a call are in the memory of the caller.
+/// An id in the memory of the caller.
+#[derive(Clone, Copy)]
+struct Id {
+    address: u64,
+    /// `None`: it ends with a zero.
+    len: Option<u64>,
+}
+
+impl Id {
+    #[inline(always)]
+    fn of(context: &ProbeContext, argument: IdArgument) -> Result<Self, HitOutcome> {
+        let address = register(context, argument.slot)?;
+        match argument.form {
+            IdForm::CString => Ok(Self { address, len: None }),
+            IdForm::PointerAndLength => {
+                Ok(Self { address, len: Some(register(context, argument.slot + 1)?) })
+            }
+            // A null reference is no string at all: an empty id.
+            IdForm::PairInMemory if address == 0 => Ok(Self { address: 0, len: Some(0) }),
+            IdForm::PairInMemory => {
+                let [address, len]: [u64; 2] = read::user(address).ok_or(HitOutcome::ReadFault)?;
+                Ok(Self { address, len: Some(len) })
+            }
+        }
+    }
+
+    /// Copies the id and returns its length in bytes.
+    #[inline(always)]
+    fn copy_to(self, buffer: &mut [u8; ID_BUFFER_LEN]) -> Result<u32, HitOutcome> {
+        match self.len {
+            // SAFETY: the buffer has the length that is asked for.
+            None => unsafe { read::c_string(buffer.as_mut_ptr(), self.address) },
+            // SAFETY: the buffer has the length that is asked for.
+            Some(len) => unsafe { read::id_bytes(buffer.as_mut_ptr(), self.address, len) },
+        }
+    }
+}
+
+/// The ids of a call.
 struct Call {
-    request_id: u64,
-    item_id: u64,
+    request_id: Id,
+    item_id: Id,
     cookie: u64,
 }
 
@@ -48,9 +91,23 @@ impl Call {
     fn of(context: &ProbeContext) -> Result<Self, HitOutcome> {
         // SAFETY: the context is the one this program was called with.
         let cookie = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
-        let request_id = argument(context, cookie_request_id_argument(cookie))?;
-        let item_id = argument(context, cookie_item_id_argument(cookie))?;
-        Ok(Self { request_id, item_id, cookie })
+        let request_id = cookie_request_id(cookie).ok_or(HitOutcome::ReadFault)?;
+        let item_id = cookie_item_id(cookie).ok_or(HitOutcome::ReadFault)?;
+        Ok(Self { request_id: Id::of(context, request_id)?, item_id: Id::of(context, item_id)?, cookie })
+    }
+
+    /// Brings the pages that hold pairs of pointer and length into memory.
+    #[inline(always)]
+    fn fault_in(context: &ProbeContext) {
+        // SAFETY: the context is the one this program was called with.
+        let cookie = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
+        for argument in [cookie_request_id(cookie), cookie_item_id(cookie)] {
+            if let Some(IdArgument { form: IdForm::PairInMemory, slot }) = argument
+                && let Ok(address) = register(context, slot)
+            {
+                read::fault_in(address);
+            }
+        }
     }
 
     #[inline(always)]
@@ -63,7 +120,7 @@ impl Call {
             request_id: [0; ID_BUFFER_LEN],
             item_id: [0; ID_BUFFER_LEN],
         });
-        match self.read_ids(record) {
+        match self.copy_ids(record) {
             Ok(()) => {
                 emit::submit(entry, Wakeup::Batched);
                 Ok(())
@@ -76,18 +133,16 @@ impl Call {
     }
 
     #[inline(always)]
-    fn read_ids(&self, record: &mut SdkRecord) -> Result<(), HitOutcome> {
-        // SAFETY: the buffer has the length that `c_string` asks for.
-        record.request_id_len = unsafe { read::c_string(record.request_id.as_mut_ptr(), self.request_id) }?;
-        // SAFETY: the buffer has the length that `c_string` asks for.
-        record.item_id_len = unsafe { read::c_string(record.item_id.as_mut_ptr(), self.item_id) }?;
+    fn copy_ids(&self, record: &mut SdkRecord) -> Result<(), HitOutcome> {
+        record.request_id_len = self.request_id.copy_to(&mut record.request_id)?;
+        record.item_id_len = self.item_id.copy_to(&mut record.item_id)?;
         Ok(())
     }
 }
 
-/// The `index`th argument of the C calling convention. Read by a helper: the compiler would turn a
-/// choice of registers into arithmetic on the context pointer, which the verifier refuses.
+/// The argument in a register slot. Read by a helper: the compiler would turn a choice of registers
+/// into arithmetic on the context pointer, which the verifier refuses.
 #[inline(always)]
-fn argument(context: &ProbeContext, index: usize) -> Result<u64, HitOutcome> {
-    read::kernel(context.as_ptr() as u64, registers::c_argument(index)?).ok_or(HitOutcome::ReadFault)
+fn register(context: &ProbeContext, slot: u8) -> Result<u64, HitOutcome> {
+    read::kernel(context.as_ptr() as u64, registers::argument(slot)?).ok_or(HitOutcome::ReadFault)
 }

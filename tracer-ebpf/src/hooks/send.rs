@@ -1,7 +1,5 @@
 //! What the send family shares: is this a message of a traced process, and copying its start.
 
-use core::arch::asm;
-
 use tracer_common::{
     counters::{HitOutcome, Hook},
     limits::{LARGE_PAYLOAD_LEN, SMALL_PAYLOAD_LEN},
@@ -76,7 +74,7 @@ fn copy<const CAPACITY: usize>(hook: Hook, peer: Peer, piece: Piece) -> Result<(
     // clearing 2 KiB first would cost more than the rest of this hook.
     // SAFETY: the pointer comes from a reservation of this size.
     let payload = unsafe { &raw mut (*room).payload };
-    let len = bounded::<CAPACITY>(captured_len);
+    let len = read::bounded::<CAPACITY>(captured_len);
     // SAFETY: `len` is at most the payload's size.
     if let Err(outcome) = unsafe { read::user_bytes(payload.cast(), len, piece.address) } {
         emit::discard(entry);
@@ -87,19 +85,4 @@ fn copy<const CAPACITY: usize>(hook: Hook, peer: Peer, piece: Piece) -> Result<(
     unsafe { room.cast::<SendRecord>().write(record) };
     emit::submit(entry, Wakeup::Batched);
     Ok(())
-}
-
-/// The same length, 1 to `CAPACITY`, in a form whose bound the verifier sees: kernels before 6.5 lose
-/// the bound of a value that the compiler keeps on the stack. `CAPACITY` is a power of two.
-#[inline(always)]
-fn bounded<const CAPACITY: usize>(len: u32) -> u32 {
-    const { assert!(CAPACITY.is_power_of_two()) };
-    let mut less_one = u64::from(len - 1);
-    let mask = CAPACITY as u64 - 1;
-    // In assembler because the compiler knows that the mask changes nothing, and would leave it out.
-    // SAFETY: arithmetic on two registers.
-    unsafe {
-        asm!("{value} &= {mask}", value = inout(reg) less_one, mask = in(reg) mask, options(pure, nomem, nostack));
-    }
-    (less_one + 1) as u32
 }

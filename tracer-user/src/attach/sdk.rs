@@ -12,7 +12,7 @@ use aya::{
 use tracer_common::settings::sdk_cookie;
 
 use super::AttachError;
-use crate::config::SdkArgs;
+use crate::config::IdArguments;
 
 /// Which function of the SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub struct SdkSite {
     /// Where in the file, in bytes.
     pub file_offset: u64,
     /// Where the ids stand among its arguments.
-    pub args: SdkArgs,
+    pub ids: IdArguments,
     /// A number that every record of this probe carries.
     pub probe: u32,
 }
@@ -92,7 +92,7 @@ impl SdkProbes {
     pub(super) fn attach(&self, ebpf: &mut Ebpf, site: &SdkSite) -> Result<(), AttachError> {
         let name = site.function.programs()[usize::from(!self.sleepable)];
         let location = UProbeAttachLocation::AbsoluteOffset(site.file_offset);
-        let cookie = sdk_cookie(site.args.request_id, site.args.item_id, site.probe);
+        let cookie = sdk_cookie(site.ids.request_id, site.ids.item_id, site.probe);
         let point = UProbeAttachPoint { location, cookie: Some(cookie) };
         program(ebpf, name)
             .and_then(|program| program.attach(point, &site.file, UProbeScope::AllProcesses))

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, HookChoice, JoinSettings, LabelSource,
+    Abi, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, HookChoice, JoinSettings, LabelSource,
     MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs, SdkProbe,
     Service,
     reader::{Fields, Node, Reader},
@@ -107,12 +107,24 @@ fn request(reader: &mut Reader, node: &Node<'_, '_>) -> Option<RequestProbe> {
 }
 
 fn sdk_probe(reader: &mut Reader, node: &Node<'_, '_>) -> Option<SdkProbe> {
-    let fields = reader.map(node, &["library", "symbol", "args"]);
+    let fields = reader.map(node, &["library", "symbol", "args", "abi"]);
     let library = fields.optional("library").and_then(|node| reader.text(&node));
     let symbol = fields.required(reader, "symbol").and_then(|node| reader.text(&node));
-    let args = fields.required(reader, "args").and_then(|node| reader.parsed(&node, SdkArgs::parse));
+    let abi = fields.optional("abi").and_then(|node| reader.parsed(&node, abi)).flatten();
+    let args = fields.required(reader, "args").and_then(|node| {
+        reader.parsed(&node, |text| {
+            let args = SdkArgs::parse(text)?;
+            // With `auto` the file decides later; now it has to make sense under one of them.
+            match abi {
+                Some(abi) => args.locate(abi).map(drop)?,
+                None if Abi::ALL.iter().any(|abi| args.locate(*abi).is_ok()) => {}
+                None => args.locate(Abi::C).map(drop)?,
+            }
+            Ok(args)
+        })
+    });
     let place = format!("{} ({})", node.key(), node.place());
-    Some(SdkProbe { library, symbol: symbol?, args: args?, place })
+    Some(SdkProbe { library, symbol: symbol?, args: args?, abi, place })
 }
 
 fn report(reader: &mut Reader, node: &Node<'_, '_>) -> Option<ReportProbe> {
@@ -154,6 +166,15 @@ fn hook_choice(text: &str) -> Result<HookChoice, String> {
         .into_iter()
         .find(|choice| choice.name() == text)
         .ok_or_else(|| format!("unknown kind of hook \"{text}\"; one of `auto`, `kprobe`, `tracepoint`"))
+}
+
+fn abi(text: &str) -> Result<Option<Abi>, String> {
+    match Abi::ALL.into_iter().find(|abi| abi.name() == text) {
+        None if text != "auto" => {
+            Err(format!("unknown abi \"{text}\"; one of `auto`, `c`, `cpp`, `go`, `rust`"))
+        }
+        abi => Ok(abi),
+    }
 }
 
 fn ring_size(text: &str) -> Result<u32, String> {

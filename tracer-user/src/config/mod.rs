@@ -20,7 +20,7 @@ use std::{
 
 pub use glob::Pattern;
 pub use reader::{ConfigError, Problem};
-pub use sdk_args::SdkArgs;
+pub use sdk_args::{Abi, IdArguments, SdkArgs};
 
 /// Everything the daemon is told.
 #[derive(Debug, Clone)]
@@ -120,8 +120,10 @@ pub struct SdkProbe {
     pub library: Option<String>,
     /// `symbol`: the function's name.
     pub symbol: String,
-    /// `args`: where the ids stand among its arguments.
+    /// `args`: its parameters.
     pub args: SdkArgs,
+    /// `abi`: how it takes them; `None` (`auto`): as its file says.
+    pub abi: Option<Abi>,
     /// Where the probe stands in the file, for messages.
     pub place: String,
 }

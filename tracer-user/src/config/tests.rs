@@ -1,6 +1,6 @@
 use std::{path::Path, time::Duration};
 
-use super::{Config, ConfigError, HookChoice, SdkArgs};
+use super::{Abi, Config, ConfigError, HookChoice};
 
 const SMALLEST: &str = "services:\n  - name: recommend\n    match: { exe: /usr/bin/recommend }\n    request: { id: { header: X-Request-Id } }\n";
 
@@ -44,7 +44,7 @@ services:
     group: "env:AB_GROUP"
     request: { id: { header: X-Request-Id } }
     exposure: { library: librecsdk.so, symbol: trackExposure, args: "(request_id cstr, item_id cstr)" }
-    click: { symbol: trackClick, args: "(user int, item_id cstr, request_id cstr)" }
+    click: { symbol: trackClick, args: "(user int, item_id cstr, request_id cstr)", abi: c }
     report: { to: ["127.0.0.1:9999", "[::1]:9999"] }
 join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, skew: 5ms }
 "#;
@@ -55,14 +55,15 @@ join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, 
     assert!(service.processes.exe.as_ref().is_some_and(|exe| exe.matches("/usr/bin/recommend-7")));
     assert!(!service.processes.exe.as_ref().is_some_and(|exe| exe.matches("/usr/bin/recommend-7/x")));
     assert_eq!(service.release.len(), 2);
-    assert_eq!(service.click.as_ref().map(|click| click.args), Some(SdkArgs { request_id: 2, item_id: 1 }));
+    let click = service.click.as_ref().expect("configured");
+    assert_eq!((click.abi, click.args.locate(Abi::C).map(|ids| ids.request_id.slot)), (Some(Abi::C), Ok(2)));
     assert_eq!(service.report.as_ref().map(|report| report.to.len()), Some(2));
     assert_eq!(config.join.skew, Duration::from_millis(5));
 }
 
 #[test]
 fn all_problems_are_reported_at_once_with_their_places() {
-    let text = "lisen: 1.2.3.4:5\nlisten: nowhere\nhooks: 5\nring_buffer_size: 100KiB\nservices:\n  - name: a\n    match: { exe: /a }\n    click: { symbol: trackClick, args: \"(request_id string, item_id cstr)\" }\n  - match: {}\n    colour: red\n";
+    let text = "lisen: 1.2.3.4:5\nlisten: nowhere\nhooks: 5\nring_buffer_size: 100KiB\nservices:\n  - name: a\n    match: { exe: /a }\n    click: { symbol: trackClick, args: \"(request_id string, item_id cstr)\", abi: c }\n  - match: {}\n    colour: red\n";
     check_problems(
         text,
         &[
@@ -70,7 +71,7 @@ fn all_problems_are_reported_at_once_with_their_places() {
             (2, "listen", "not an address"),
             (3, "hooks", "expected a text, found the number 5"),
             (4, "ring_buffer_size", "nearest are 64 and 128 KiB"),
-            (8, "services[0].click.args", "an id has to be `cstr`"),
+            (8, "services[0].click.args", "abi `c` does not have"),
             (9, "services[1]", "`name` is missing"),
             (9, "services[1]", "nothing to trace"),
             (9, "services[1].match", "matches every process"),

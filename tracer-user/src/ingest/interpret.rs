@@ -194,7 +194,10 @@ fn text(id: &[u8]) -> Result<Box<str>, Reason> {
 mod tests {
     use std::{path::Path, sync::Arc};
 
-    use tracer_common::{counters::Hook, settings::sdk_cookie};
+    use tracer_common::{
+        counters::Hook,
+        settings::{IdArgument, IdForm, sdk_cookie},
+    };
 
     use super::{Interpreter, Reading, Reason};
     use crate::{
@@ -269,6 +272,7 @@ mod tests {
     #[test]
     fn a_call_seen_by_the_probe_of_another_service_is_not_counted() {
         let body = Body::Sdk { request_id: b"r", item_id: b"i" };
-        check_nothing(Hook::Click, sdk_cookie(0, 1, 7), body, Reason::NotTraced);
+        let id = |slot| IdArgument { form: IdForm::CString, slot };
+        check_nothing(Hook::Click, sdk_cookie(id(0), id(1), 7), body, Reason::NotTraced);
     }
 }

@@ -62,6 +62,8 @@ enum SiteError {
     #[error("{0}")]
     Symbol(#[from] SymbolError),
     #[error("{0}")]
+    Arguments(String),
+    #[error("{0}")]
     Attach(#[from] AttachError),
 }
 
@@ -71,6 +73,7 @@ impl SiteError {
             Self::File(_) | Self::Symbol(SymbolError::Unreadable { .. }) => "unreadable",
             Self::Symbol(SymbolError::NotElf { .. }) => "not_elf",
             Self::Symbol(SymbolError::NotFound { .. } | SymbolError::NotInFile { .. }) => "symbol_not_found",
+            Self::Arguments(_) => "arguments",
             Self::Attach(_) => "refused",
         }
     }
@@ -284,11 +287,13 @@ fn attach_site(
     file: &Path,
 ) -> Result<(), SiteError> {
     let found = symbols::find(file, &probe.symbol)?;
+    let abi = probe.abi.unwrap_or(found.abi);
+    let ids = probe.args.locate(abi).map_err(SiteError::Arguments)?;
     let site = SdkSite {
         function,
         file: file.to_path_buf(),
         file_offset: found.file_offset,
-        args: probe.args,
+        ids,
         probe: u32::try_from(service).unwrap_or(u32::MAX),
     };
     Ok(kernel.attach_sdk(&site)?)

@@ -12,7 +12,7 @@ use std::{
 use memmap2::Mmap;
 use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, SymbolKind};
 
-use crate::suggest::nearest;
+use crate::{config::Abi, suggest::nearest};
 
 /// Why a function has no place for a probe.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,8 @@ pub struct Function {
     pub file_offset: u64,
     /// Its length in bytes; 0 where the file does not say.
     pub len: u64,
+    /// How it takes its arguments, as far as the file tells.
+    pub abi: Abi,
 }
 
 /// Finds the function `symbol` in the file at `path`.
@@ -111,6 +113,7 @@ pub fn functions(path: &Path) -> Result<Vec<Function>, SymbolError> {
     let bytes = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
     let not_elf = |error| SymbolError::NotElf { path: path.to_path_buf(), error };
     let elf = object::File::parse(&*bytes).map_err(not_elf)?;
+    let is_go = elf.section_by_name(".go.buildinfo").is_some();
     let mut functions: Vec<Function> = elf
         .symbols()
         .chain(elf.dynamic_symbols())
@@ -118,12 +121,29 @@ pub fn functions(path: &Path) -> Result<Vec<Function>, SymbolError> {
         .filter_map(|symbol| {
             let address = symbol.address();
             let file_offset = file_offset(&elf, address).unwrap_or(0);
-            Some(Function { name: symbol.name().ok()?.to_owned(), address, file_offset, len: symbol.size() })
+            let name = symbol.name().ok()?.to_owned();
+            let abi = if is_go { Abi::Go } else { abi_of_name(&name) };
+            Some(Function { name, address, file_offset, len: symbol.size(), abi })
         })
         .collect();
     functions.sort_by(|left, right| (left.address, &left.name).cmp(&(right.address, &right.name)));
     functions.dedup();
     Ok(functions)
+}
+
+/// What a symbol's mangling says of its language: Rust's own (`_R...`) and its older one, which is
+/// C++'s with a hash of 16 digits at the end, and C++'s (`_Z...`).
+fn abi_of_name(name: &str) -> Abi {
+    let old_rust = |rest: &str| {
+        let hash = rest.strip_suffix('E').and_then(|rest| rest.rsplit_once("17h"));
+        hash.is_some_and(|(_, hash)| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    match name.strip_prefix("_Z") {
+        Some(rest) if rest.starts_with('N') && old_rust(rest) => Abi::Rust,
+        Some(_) => Abi::Cpp,
+        None if name.starts_with("_R") => Abi::Rust,
+        None => Abi::C,
+    }
 }
 
 /// Where in the file the byte at `address` comes from, if that part is loaded as code.
@@ -140,13 +160,22 @@ fn file_offset(elf: &object::File<'_>, address: u64) -> Option<u64> {
 mod tests {
     use std::path::Path;
 
-    use super::{SymbolError, find};
+    use super::{SymbolError, abi_of_name, find};
+    use crate::config::Abi;
 
     #[test]
     fn a_function_of_this_test_program_is_found_in_it() {
         let program = std::env::current_exe().expect("this test runs from a file");
         let function = find(&program, "main").expect("every program has one");
         assert!(function.file_offset > 0 && function.address > 0);
+    }
+
+    #[test]
+    fn mangled_names_tell_the_language() {
+        assert_eq!(abi_of_name("trackClick"), Abi::C);
+        assert_eq!(abi_of_name("_ZN3rec10trackClickERKNSt7__cxx1112basic_stringE"), Abi::Cpp);
+        assert_eq!(abi_of_name("_ZN3rec11track_click17h0123456789abcdefE"), Abi::Rust);
+        assert_eq!(abi_of_name("_RNvCs4fqI2P2rA04_3rec11track_click"), Abi::Rust);
     }
 
     #[test]
