@@ -78,7 +78,7 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
         steps.extend([tracefs(), bpffs()]);
     }
     if matches!(purpose, Purpose::Native | Purpose::Test) {
-        steps.push(prometheus());
+        steps.extend([cpp_compiler(), prometheus()]);
     }
     if matches!(purpose, Purpose::Vm | Purpose::GuestOnly | Purpose::Test) {
         steps.extend([qemu(), static_busybox(), default_kernel()]);
@@ -99,6 +99,24 @@ fn c_compiler() -> Step {
             pacman: "gcc",
             apk: "gcc musl-dev",
             zypper: "gcc",
+        },
+    }
+}
+
+/// For the services that the tests trace.
+fn cpp_compiler() -> Step {
+    Step {
+        name: "C++ compiler",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| find_program("g++").is_some(),
+        install: |machine| apt::install(machine, &["g++"]).map(|()| "installed g++".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "g++",
+            dnf: "gcc-c++",
+            pacman: "gcc",
+            apk: "g++",
+            zypper: "gcc-c++",
         },
     }
 }
