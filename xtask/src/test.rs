@@ -14,7 +14,7 @@ use crate::{
     command::visibly,
     lint,
     machine::Machine,
-    setup::{self, PROMETHEUS, Purpose, short},
+    setup::{self, NGINX, PROMETHEUS, Purpose, short},
     vm,
 };
 
@@ -162,7 +162,10 @@ fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {
 /// The path with the programs that were extracted instead of installed.
 fn path_with_tools(machine: &Machine) -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
-    let tools = setup::extracted(machine, PROMETHEUS).map(|directory| directory.join("usr/bin"));
+    let programs = [(PROMETHEUS, "usr/bin"), (NGINX, "usr/sbin")];
+    let tools = programs
+        .into_iter()
+        .filter_map(|(package, folder)| Some(setup::extracted(machine, package)?.join(folder)));
     let all = env::split_paths(&path).chain(tools);
     env::join_paths(all).unwrap_or(path)
 }

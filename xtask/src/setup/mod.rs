@@ -18,7 +18,7 @@ use anyhow::{Result, bail};
 
 pub(crate) use self::{
     apt::fetch_into,
-    steps::{PROMETHEUS, Step, busybox, extracted},
+    steps::{NGINX, PROMETHEUS, Step, busybox, extracted},
 };
 use crate::machine::Machine;
 

@@ -66,6 +66,9 @@ impl Step {
 /// The package whose programs check what linktracer exports; extracted, not installed (see [`extracted`]).
 pub(crate) const PROMETHEUS: &str = "prometheus";
 
+/// A server whose answers the tests trace; extracted, not installed.
+pub(crate) const NGINX: &str = "nginx";
+
 const BUSYBOX: &str = "busybox-static";
 
 /// The steps for a purpose, in the order in which they build on each other.
@@ -78,7 +81,7 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
         steps.extend([tracefs(), bpffs()]);
     }
     if matches!(purpose, Purpose::Native | Purpose::Test) {
-        steps.extend([cpp_compiler(), prometheus()]);
+        steps.extend([cpp_compiler(), node(), nginx(), prometheus()]);
     }
     if matches!(purpose, Purpose::Vm | Purpose::GuestOnly | Purpose::Test) {
         steps.extend([qemu(), static_busybox(), default_kernel()]);
@@ -163,6 +166,42 @@ fn bpffs() -> Step {
         is_there: |_| mounts::is_mounted("bpf", mounts::BPFFS),
         install: |_| mounts::mount("bpf", mounts::BPFFS),
         by_hand: ByHand::Commands("mount -t bpf bpf /sys/fs/bpf"),
+    }
+}
+
+fn node() -> Step {
+    Step {
+        name: "node and python3",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| find_program("node").is_some() && find_program("python3").is_some(),
+        install: |machine| apt::install(machine, &["nodejs", "python3"]).map(|()| "installed".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "nodejs python3",
+            dnf: "nodejs python3",
+            pacman: "nodejs python",
+            apk: "nodejs python3",
+            zypper: "nodejs python3",
+        },
+    }
+}
+
+fn nginx() -> Step {
+    Step {
+        name: "nginx",
+        doing: "fetching",
+        // What it links to may be missing on a small machine.
+        needs_root: true,
+        is_there: |machine| extracted(machine, NGINX).is_some() || find_program("nginx").is_some(),
+        // Installing the package would start a service on a machine with systemd.
+        install: |machine| apt::extract(machine, NGINX).map(|_| "extracted, no service installed".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "nginx    (starts a service: systemctl disable --now nginx)",
+            dnf: "nginx",
+            pacman: "nginx",
+            apk: "nginx",
+            zypper: "nginx",
+        },
     }
 }
 

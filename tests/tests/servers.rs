@@ -1,0 +1,123 @@
+//! Servers people run, each sending in its own way: every answer's request id is seen once.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tests::{
+    daemon::{Daemon, free_address},
+    wait_for,
+};
+use tracer_user::demo::http::Connection;
+
+const REQUESTS: u32 = 500;
+
+/// A server that is killed, with its children, when this is dropped.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a program whose first line of output is its port.
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("is installed");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("is piped")).read_line(&mut line).expect("is text");
+        let port: u16 = line.trim().parse().expect("the server says its port");
+        Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGTERM first: nginx ends its workers then.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        for _ in 0..100 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/servers").join(name)
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a scratch folder")
+}
+
+fn daemon(scratch: &Path, matching: &str) -> Daemon {
+    let services = format!(
+        "services:\n  - name: web\n    match: {{ {matching} }}\n    request: {{ id: {{ header: X-Request-Id }} }}\njoin: {{ exposure_window: 1s, lateness: 200ms }}\n"
+    );
+    Daemon::start(scratch, &services)
+}
+
+/// Asks over two kept-alive connections, and checks that each id was seen exactly once.
+#[track_caller]
+fn check(daemon: Daemon, server: &Server, probe: &str) {
+    let mut connections = [0, 1].map(|_| Connection::open(server.address).expect("connects"));
+    for number in 0..REQUESTS {
+        let path = format!("/recommend?id=r-{number}");
+        let response = connections[number as usize % 2].get(&path).expect("answers");
+        assert_eq!(response.status, 200);
+    }
+    let expected = f64::from(REQUESTS);
+    wait_for("every request is judged", Duration::from_secs(20), || {
+        let judged =
+            daemon.metric("linktracer_requests_total", &[("outcome", "unexposed"), ("service", "web")]);
+        assert!(judged <= expected, "{judged}");
+        (judged == expected).then_some(())
+    });
+    let seen = daemon.metric("linktracer_received_records_total", &[("probe", probe), ("outcome", "event")]);
+    assert_eq!(seen, expected, "{probe}");
+    for reason in ["ring_full", "read_fault", "header_too_long", "undecodable"] {
+        assert_eq!(daemon.metric("linktracer_lost_events_total", &[("reason", reason)]), 0.0, "{reason}");
+    }
+    assert_eq!(daemon.metric("linktracer_duplicates_total", &[("kind", "request")]), 0.0);
+    daemon.finish();
+}
+
+#[test]
+fn python_started_before_the_daemon() {
+    let scratch = scratch();
+    let server = Server::start(Command::new("python3").arg(fixture("server.py")));
+    let daemon = daemon(scratch.path(), "cmdline: \"*fixtures/servers/server.py\"");
+    check(daemon, &server, "sendto");
+}
+
+#[test]
+fn node_started_after_the_daemon() {
+    let scratch = scratch();
+    let daemon = daemon(scratch.path(), "cmdline: \"*node*fixtures/servers/server.js\"");
+    let server = Server::start(Command::new("node").arg(fixture("server.js")));
+    check(daemon, &server, "writev");
+}
+
+#[test]
+fn nginx_whose_workers_are_forked_from_a_traced_master() {
+    let scratch = scratch();
+    let address = free_address();
+    let folder = scratch.path().display();
+    let config = format!(
+        "daemon off; pid {folder}/pid; error_log stderr; worker_processes 2;\nevents {{}}\nhttp {{\n  access_log off;\n  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n  server {{ listen {address}; location / {{ add_header X-Request-Id $arg_id; return 200 '[]'; }} }}\n}}\n"
+    );
+    fs::write(scratch.path().join("nginx.conf"), config).expect("is writable");
+    let daemon = daemon(scratch.path(), "exe: \"**/nginx\", cmdline: \"nginx*\"");
+    let child = Command::new("nginx").arg("-c").arg(scratch.path().join("nginx.conf")).spawn();
+    let server = Server { child: child.expect("`cargo xtask test` puts nginx on the path"), address };
+    wait_for("nginx listens", Duration::from_secs(10), || Connection::open(address).ok());
+    check(daemon, &server, "writev");
+}
