@@ -26,6 +26,10 @@ pub const MAX_MESSAGES_PER_CALL: usize = 8;
 /// 4 MiB when full.
 pub const MAX_TARGETS: u32 = 65_536;
 
+/// Addresses of collectors that sends are compared with; an IPv4 address takes two, its own and the
+/// one that sockets of both families give it.
+pub const MAX_COLLECTORS: u32 = 1024;
+
 /// Bytes of the ring buffer unless the configuration says otherwise: 16 MiB hold about 50,000 SDK
 /// calls, a second of drain pause at 50,000 calls a second.
 pub const DEFAULT_RING_BYTES: u32 = 16 * 1024 * 1024;

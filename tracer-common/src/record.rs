@@ -12,7 +12,8 @@ pub const VERSION: u16 = 1;
 pub const KIND_SEND: u16 = 1;
 /// A call of one of the SDK's functions: [`SdkRecord`].
 pub const KIND_SDK: u16 = 2;
-/// A TCP connection opened by a traced process: [`ConnectRecord`].
+/// A traced process opened a TCP connection, or sent something to a collector: [`ConnectRecord`]. The
+/// hook says which.
 pub const KIND_CONNECT: u16 = 3;
 /// A process replaced its program: [`ExecRecord`].
 pub const KIND_EXEC: u16 = 4;
@@ -52,7 +53,7 @@ pub struct Header {
 
 /// The other end of a connection.
 #[repr(C)]
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// One of the `FAMILY_` constants.
     pub family: u16,
@@ -95,7 +96,7 @@ pub struct SdkRecord {
     pub item_id: [u8; ID_BUFFER_LEN],
 }
 
-/// A TCP connection on its way out.
+/// A TCP connection on its way out, or something sent to a collector.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectRecord {
@@ -130,6 +131,10 @@ pub struct ForkRecord {
     /// Zero.
     pub padding: u32,
 }
+
+// SAFETY: a `repr(C)` struct of integers without padding: every bit pattern is a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Peer {}
 
 const _: () = assert!(size_of::<Header>() == 40);
 const _: () = assert!(size_of::<Peer>() == 24);

@@ -6,7 +6,8 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counters::COUNTER_COUNT,
-    limits::{DEFAULT_RING_BYTES, MAX_TARGETS},
+    limits::{DEFAULT_RING_BYTES, MAX_COLLECTORS, MAX_TARGETS},
+    record::Peer,
     settings::Offsets,
 };
 
@@ -22,6 +23,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_CO
 #[map]
 pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_TARGETS, 0);
 
+/// Addresses of collectors: whatever a traced process sends there is a report.
+#[map]
+pub static COLLECTORS: HashMap<Peer, u32> = HashMap::with_max_entries(MAX_COLLECTORS, 0);
+
 /// One switch for all capture hooks, so that capture starts and ends everywhere at one instant.
 #[map]
 pub static SWITCH: Array<u32> = Array::with_max_entries(1, 0);
@@ -29,6 +34,10 @@ pub static SWITCH: Array<u32> = Array::with_max_entries(1, 0);
 /// Where fields stand in this kernel's structures. Read through [`offset!`] only.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Offsets = Offsets::ZERO;
+
+/// Not 0 when there is any collector: only then is it looked where a send goes that is no message.
+#[unsafe(no_mangle)]
+pub static HAS_COLLECTORS: u32 = 0;
 
 /// Fill level of the ring in bytes at which the daemon is woken at once.
 #[unsafe(no_mangle)]

@@ -33,7 +33,7 @@ pub fn connect_kprobe(context: ProbeContext) -> u32 {
     emit::run(&context, Hook::Connect, || {
         send::require_target()?;
         let sock = context.arg::<u64>(0).ok_or(HitOutcome::ReadFault)?;
-        capture(socket::of_sock(sock))
+        submit(Hook::Connect, socket::of_sock(sock))
     })
 }
 
@@ -67,13 +67,14 @@ fn try_state_change(context: &TracePointContext) -> Result<(), HitOutcome> {
         }
         _ => return Err(HitOutcome::Filtered),
     }
-    capture(peer)
+    submit(Hook::Connect, peer)
 }
 
+/// Tells the daemon that the process turned to `peer`.
 #[inline(always)]
-fn capture(peer: Peer) -> Result<(), HitOutcome> {
+pub fn submit(hook: Hook, peer: Peer) -> Result<(), HitOutcome> {
     let mut entry = emit::reserve::<ConnectRecord>()?;
-    entry.write(ConnectRecord { header: emit::header(KIND_CONNECT, Hook::Connect, 0), peer });
+    entry.write(ConnectRecord { header: emit::header(KIND_CONNECT, hook, 0), peer });
     emit::submit(entry, Wakeup::Batched);
     Ok(())
 }

@@ -6,9 +6,10 @@ use tracer_common::{
     record::{KIND_SEND, Peer, SendRecord},
 };
 
+use super::connect;
 use crate::{
     emit::{self, Wakeup},
-    maps::TARGETS,
+    maps::{COLLECTORS, HAS_COLLECTORS, TARGETS},
     read, socket,
 };
 
@@ -43,24 +44,36 @@ pub fn require_target() -> Result<(), HitOutcome> {
     }
 }
 
-/// Captures the start of a message that goes out on `descriptor`, whose first piece is `piece`.
-/// Never reads past that piece.
+/// Captures the start of a message that goes out on `descriptor`, whose first piece is `piece`, or the
+/// fact that something goes to a collector. Never reads past that piece.
 #[inline(always)]
 pub fn capture(hook: Hook, descriptor: u64, piece: Piece) -> Result<(), HitOutcome> {
-    if piece.len < 4 {
-        return Err(HitOutcome::Filtered);
-    }
-    let start: [u8; 4] = read::user(piece.address).ok_or(HitOutcome::ReadFault)?;
-    let start = u32::from_ne_bytes(start);
-    if !MESSAGE_STARTS.iter().any(|candidate| u32::from_ne_bytes(*candidate) == start) {
+    let message = can_be_message(piece)?;
+    // SAFETY: the static is initialised and aligned; volatile because the daemon sets it before load.
+    let has_collectors = unsafe { core::ptr::read_volatile(&raw const HAS_COLLECTORS) } != 0;
+    if !message && !has_collectors {
         return Err(HitOutcome::Filtered);
     }
     let peer = socket::of_descriptor(descriptor).ok_or(HitOutcome::Filtered)?;
-    if piece.len <= SMALL_PAYLOAD_LEN as u64 {
-        copy::<SMALL_PAYLOAD_LEN>(hook, peer, piece)
-    } else {
-        copy::<LARGE_PAYLOAD_LEN>(hook, peer, piece)
+    if has_collectors && COLLECTORS.get_ptr(peer).is_some() {
+        return connect::submit(hook, peer);
     }
+    match message {
+        false => Err(HitOutcome::Filtered),
+        true if piece.len <= SMALL_PAYLOAD_LEN as u64 => copy::<SMALL_PAYLOAD_LEN>(hook, peer, piece),
+        true => copy::<LARGE_PAYLOAD_LEN>(hook, peer, piece),
+    }
+}
+
+/// Does the piece start like an HTTP/1 message?
+#[inline(always)]
+fn can_be_message(piece: Piece) -> Result<bool, HitOutcome> {
+    if piece.len < 4 {
+        return Ok(false);
+    }
+    let start: [u8; 4] = read::user(piece.address).ok_or(HitOutcome::ReadFault)?;
+    let start = u32::from_ne_bytes(start);
+    Ok(MESSAGE_STARTS.iter().any(|candidate| u32::from_ne_bytes(*candidate) == start))
 }
 
 /// Copies as much of `piece` as fits into a record of that capacity.

@@ -6,7 +6,10 @@
 mod hooks;
 mod sdk;
 
-use std::path::PathBuf;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -15,6 +18,7 @@ use aya::{
 use tracer_common::{
     counters::{HitOutcome, Hook, counter_index},
     limits::WAKEUP_FILL_DIVISOR,
+    record::{FAMILY_INET, FAMILY_INET6, Peer},
     settings::{Offsets, SWITCH_OFF, SWITCH_ON, TARGET_TRACED},
 };
 
@@ -94,6 +98,8 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Which kind of hook to use.
     pub hooks: HookChoice,
+    /// Addresses of collectors: sends to them are reports.
+    pub collectors: Vec<SocketAddr>,
     /// Let the kernel side log what it loses, at some cost per loss.
     pub kernel_log: bool,
 }
@@ -107,9 +113,11 @@ impl Kernel {
     pub fn load(settings: &Settings) -> Result<(Self, Channels), AttachError> {
         let wakeup_bytes = u64::from(settings.ring_bytes) / WAKEUP_FILL_DIVISOR;
         let log_level: u8 = if settings.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
+        let has_collectors = u32::from(!settings.collectors.is_empty());
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", &settings.offsets, true)
             .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
+            .override_global("HAS_COLLECTORS", &has_collectors, true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries("EVENTS", settings.ring_bytes)
             .load(OBJECT)?;
@@ -117,6 +125,10 @@ impl Kernel {
         let counters = Counters { map: take(&mut ebpf, "COUNTERS")? };
         let targets = take(&mut ebpf, "TARGETS")?;
         let switch = take(&mut ebpf, "SWITCH")?;
+        let mut collectors: HashMap<MapData, Peer, u32> = take(&mut ebpf, "COLLECTORS")?;
+        for peer in settings.collectors.iter().flat_map(|address| peers(*address)) {
+            collectors.insert(peer, 1, 0).map_err(|error| AttachError::Map { name: "COLLECTORS", error })?;
+        }
         let kernel_log = settings.kernel_log.then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
         let hooks = hooks::attach_all(&mut ebpf, settings.hooks)?;
         let sdk = sdk::SdkProbes::load(&mut ebpf)?;
@@ -178,6 +190,20 @@ impl Kernel {
             log.flush();
         }
     }
+}
+
+/// The forms in which a socket can give this address as its other end.
+fn peers(address: SocketAddr) -> Vec<Peer> {
+    let peer = |family, address| Peer { family, port_be: 0, padding: 0, address };
+    let forms = match address.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&ip.octets());
+            vec![peer(FAMILY_INET, bytes), peer(FAMILY_INET6, ip.to_ipv6_mapped().octets())]
+        }
+        IpAddr::V6(ip) => vec![peer(FAMILY_INET6, ip.octets())],
+    };
+    forms.into_iter().map(|form| Peer { port_be: address.port().to_be(), ..form }).collect()
 }
 
 /// Takes a map out of the object.

@@ -127,12 +127,15 @@ fn sdk_probe(reader: &mut Reader, node: &Node<'_, '_>) -> Option<SdkProbe> {
     Some(SdkProbe { library, symbol: symbol?, args: args?, abi, place })
 }
 
+/// So that a handful of services fits into the kernel side's table, two entries a collector.
+const MAX_COLLECTORS_PER_SERVICE: usize = 64;
+
 fn report(reader: &mut Reader, node: &Node<'_, '_>) -> Option<ReportProbe> {
     let fields = reader.map(node, &["to"]);
     let to = fields.required(reader, "to")?;
     let nodes = reader.list(&to);
-    if nodes.is_empty() {
-        reader.problem(&to, "at least one collector is needed");
+    if nodes.is_empty() || nodes.len() > MAX_COLLECTORS_PER_SERVICE {
+        reader.problem(&to, format!("1 to {MAX_COLLECTORS_PER_SERVICE} collectors, found {}", nodes.len()));
     }
     Some(ReportProbe { to: nodes.iter().filter_map(|node| reader.parsed(node, address)).collect() })
 }

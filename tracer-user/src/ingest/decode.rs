@@ -79,7 +79,7 @@ pub enum Body<'a> {
         /// Item id.
         item_id: &'a [u8],
     },
-    /// A TCP connection was opened.
+    /// A TCP connection was opened, or something was sent to a collector.
     Connect {
         /// Where to.
         peer: Option<SocketAddr>,

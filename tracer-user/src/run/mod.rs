@@ -106,6 +106,7 @@ fn prepare(
         offsets: preflight::layout::read(&config.btf)?,
         ring_bytes: config.ring_buffer_size,
         hooks: config.hooks,
+        collectors: config.services.iter().filter_map(|service| service.report.as_ref()).flat_map(|report| report.to.clone()).collect(),
         kernel_log: options.kernel_log,
     };
     let metrics = Metrics::new().context("metrics")?;
