@@ -1,6 +1,13 @@
 //! The daemon with a service whose every step the test makes itself.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use tests::{binary, daemon::Daemon, printed, wait_for};
@@ -13,7 +20,7 @@ use tracer_user::demo::{
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A configuration for the fixture's service; `library` as the daemon is told it.
-fn config(fixture: &Fixture, library: &str, collector: &Collector) -> String {
+fn config(fixture: &Fixture, library: &str, collector: SocketAddr) -> String {
     let args = "\"(request_id cstr, item_id cstr)\"";
     format!(
         "services:\n  - name: demo\n    match: {{ exe: {exe} }}\n    release: [\"env:BUILD_COMMIT_TAG\"]\n    group: \"env:AB_GROUP\"\n    \
@@ -22,7 +29,6 @@ fn config(fixture: &Fixture, library: &str, collector: &Collector) -> String {
          click: {{ library: {library}, symbol: trackClick, args: {args} }}\n    report: {{ to: [\"{collector}\"] }}\n\
          join: {{ exposure_window: 5s, click_window: 60s, report_window: 2s, lateness: 500ms }}\n",
         exe = fixture.service().display(),
-        collector = collector.address(),
     )
 }
 
@@ -56,7 +62,7 @@ fn what_a_service_did_before_the_daemon_came_is_unseen_and_not_broken() {
     let mut connection = Connection::open(service.address()).expect("connects");
     get(&mut connection, "/recommend?id=early&items=a");
 
-    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), &collector));
+    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), collector.address()));
     get(&mut connection, "/click?id=early&item=a");
     get(&mut connection, "/recommend?id=r&items=a,b&expose_id=earlier");
     get(&mut connection, "/recommend?id=s&items=a");
@@ -81,7 +87,7 @@ fn what_a_service_did_before_the_daemon_came_is_unseen_and_not_broken() {
 fn a_service_that_starts_later_is_seen_from_its_first_instruction_in_every_process() {
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");
-    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), &collector));
+    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), collector.address()));
     for number in 0..20 {
         let service =
             ServiceProcess::start(&fixture, Target::Main, collector.address(), "sendto").expect("starts");
@@ -104,7 +110,7 @@ fn a_service_that_starts_later_is_seen_from_its_first_instruction_in_every_proce
 fn a_process_that_lived_and_died_while_the_daemon_did_not_look_is_seen_all_the_same() {
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");
-    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), &collector));
+    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), collector.address()));
     daemon.signal(Signal::STOP);
     {
         let service =
@@ -128,7 +134,7 @@ fn it_is_ready_only_when_the_library_was_found_and_says_what_is_missing() {
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");
     // A name that is found nowhere until a process maps it: the executable is known by a pattern only.
-    let text = config(&fixture, "librecsdk.so", &collector)
+    let text = config(&fixture, "librecsdk.so", collector.address())
         .replace(&fixture.service().display().to_string(), &format!("{}/*", fixture.root().display()));
     let daemon = Daemon::start(fixture.root(), &text);
     let (status, body) = daemon.page("/readyz");
@@ -151,7 +157,7 @@ fn it_is_ready_only_when_the_library_was_found_and_says_what_is_missing() {
 fn every_hit_and_every_record_is_accounted_for() {
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");
-    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), &collector));
+    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), collector.address()));
     let service =
         ServiceProcess::start(&fixture, Target::Main, collector.address(), "writev").expect("starts");
     let mut connection = Connection::open(service.address()).expect("connects");
@@ -190,11 +196,103 @@ fn every_hit_and_every_record_is_accounted_for() {
 }
 
 #[test]
+fn every_send_on_a_kept_alive_connection_to_the_collector_is_a_report() {
+    let fixture = Fixture::unpack().expect("unpacks");
+    // Takes what comes and never closes, unlike the demo's collector.
+    let patient = TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port");
+    let address = patient.local_addr().expect("is bound");
+    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), address));
+    let service = ServiceProcess::start(&fixture, Target::Main, address, "write").expect("starts");
+    let mut connection = Connection::open(service.address()).expect("connects");
+    for number in 0..10 {
+        get(&mut connection, &format!("/recommend?id=r{number}&items=a"));
+        get(&mut connection, &format!("/click?id=r{number}&item=a&keep="));
+        // Longer than the window, every few: the one connection at the start covers none of the later clicks.
+        if number % 5 == 4 {
+            expect_link(&daemon, "click_report", "reported", f64::from(number + 1));
+        }
+    }
+    expect_metric(&daemon, "linktracer_events_total", &[("kind", "report")], 11.0);
+    let sends = [("probe", "write"), ("outcome", "event")];
+    wait_for("ten reports by write, beside ten answers", LIMIT, || {
+        (daemon.metric("linktracer_received_records_total", &sends) == 20.0).then_some(())
+    });
+    expect_link(&daemon, "click_report", "unreported", 0.0);
+    daemon.finish();
+}
+
+/// Overlay mounts, taken away when this is dropped.
+struct Overlays(Vec<PathBuf>);
+
+impl Overlays {
+    fn mount(lower: &Path, folder: &Path, count: usize) -> Self {
+        let mut mounts = Self(Vec::new());
+        for number in 0..count {
+            let parts = ["upper", "work", "merged"].map(|part| folder.join(format!("{part}{number}")));
+            for part in &parts {
+                fs::create_dir(part).expect("is writable");
+            }
+            let [upper, work, merged] = parts.each_ref().map(|part| path_text(part));
+            let options = format!("lowerdir={},upperdir={upper},workdir={work}", path_text(lower));
+            let output =
+                Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options, &merged]).output();
+            let output = output.expect("mount starts");
+            assert!(output.status.success(), "{}", printed(&output));
+            mounts.0.push(PathBuf::from(merged));
+        }
+        mounts
+    }
+}
+
+impl Drop for Overlays {
+    fn drop(&mut self) {
+        for mount in &self.0 {
+            // Nothing runs from it any more; if it does, the failure shows as a folder that cannot be removed.
+            let _ = Command::new("umount").arg(mount).status();
+        }
+    }
+}
+
+#[test]
+fn one_library_behind_three_overlay_mounts_is_one_library() {
+    let fixture = Fixture::unpack().expect("unpacks");
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let collector = Collector::start().expect("starts");
+    let overlays = Overlays::mount(fixture.root(), scratch.path(), 3);
+    let text = config(&fixture, "librecsdk.so", collector.address())
+        .replace(&fixture.service().display().to_string(), &format!("{}/*/*", scratch.path().display()));
+    let daemon = Daemon::start(scratch.path(), &text);
+    let name = fixture.service().file_name().expect("a file").to_owned();
+    for (number, mount) in overlays.0.iter().enumerate() {
+        let mut service = Command::new(mount.join(&name));
+        service.args(["--port", "0", "--collector", &collector.address().to_string()]);
+        let mut child = service.stdout(Stdio::piped()).spawn().expect("starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("is piped")).read_line(&mut line).expect("is text");
+        let port =
+            line.trim().strip_prefix("listening ").and_then(|port| port.parse().ok()).expect("its port");
+        wait_for("the probes are in place", LIMIT, || (daemon.page("/readyz").0 == 200).then_some(()));
+        let mut connection = Connection::open(SocketAddr::from(([127, 0, 0, 1], port))).expect("connects");
+        get(&mut connection, &format!("/recommend?id=r{number}&items=a"));
+        get(&mut connection, &format!("/click?id=r{number}&item=a"));
+        child.kill().expect("is our child");
+        child.wait().expect("is our child");
+    }
+    expect_link(&daemon, "triple", "complete", 3.0);
+    expect_metric(&daemon, "linktracer_events_total", &[("kind", "exposure")], 3.0);
+    expect_metric(&daemon, "linktracer_events_total", &[("kind", "click")], 3.0);
+    expect_metric(&daemon, "linktracer_duplicates_total", &[], 0.0);
+    expect_metric(&daemon, "linktracer_attached_probes", &[("hook", "click")], 1.0);
+    daemon.finish();
+}
+
+#[test]
 fn record_writes_what_replay_reads() {
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");
     let path = |name: &str| fixture.root().join(name);
-    fs::write(path("c.yaml"), config(&fixture, &library(&fixture), &collector)).expect("is writable");
+    fs::write(path("c.yaml"), config(&fixture, &library(&fixture), collector.address()))
+        .expect("is writable");
     let mut recorder = Command::new(binary())
         .args(["record", "--duration", "8s", "--config"])
         .arg(path("c.yaml"))
@@ -217,7 +315,7 @@ fn record_writes_what_replay_reads() {
     let counts: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(
         counts["events"],
-        serde_json::json!({"request": 1, "exposure": 1, "click": 1, "report": 1}),
+        serde_json::json!({"request": 1, "exposure": 1, "click": 1, "report": 2}),
         "{}",
         printed(&output)
     );

@@ -10,7 +10,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{Directive, LevelFilter},
+};
 
 use crate::{
     build,
@@ -81,7 +84,8 @@ struct RecordArgs {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start_log(&cli.log) {
+    let kernel_log = matches!(&cli.command, Command::Run(RunArgs { kernel_log: true, .. }));
+    if let Err(error) = start_log(&cli.log, kernel_log) {
         return wrong_use(&error);
     }
     let result = match &cli.command {
@@ -160,7 +164,8 @@ fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-fn start_log(filter: &str) -> Result<(), String> {
+/// Logs by `filter`, and what the kernel side says where that was asked for.
+fn start_log(filter: &str, kernel_log: bool) -> Result<(), String> {
     let wrong =
         |reason: &str| format!("--log {filter}: {reason}\n  remedy: one of error, warn, info, debug, trace");
     // On its own, a word that is no level would be taken for the name of a module.
@@ -168,9 +173,16 @@ fn start_log(filter: &str) -> Result<(), String> {
         return Err(wrong("not a level"));
     }
     let filter = EnvFilter::try_new(filter).map_err(|error| wrong(&error.to_string()))?;
+    let filter = if kernel_log { filter.add_directive(kernel_side_directive()) } else { filter };
     let color = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(color).init();
     Ok(())
+}
+
+/// The kernel side logs under the name of its object, `linktracer`.
+fn kernel_side_directive() -> Directive {
+    const KERNEL_SIDE: &str = "linktracer=debug";
+    KERNEL_SIDE.parse().unwrap_or_else(|_| LevelFilter::DEBUG.into())
 }
 
 fn wrong_use(message: &str) -> ExitCode {

@@ -24,6 +24,7 @@ impl Pattern {
         let glob = globset::GlobBuilder::new(text)
             .literal_separator(literal_separator)
             .backslash_escape(true)
+            .empty_alternates(true)
             .build()
             .map_err(|error| format!("not a pattern: {error}"))?;
         Ok(Self { text: text.to_owned(), matcher: glob.compile_matcher() })

@@ -74,6 +74,8 @@ impl Oracle {
             self.see(Kind::Click, target, query["id"], query["item"]);
         }
         if target != Target::Silent {
+            // It connects, and it sends.
+            self.see(Kind::Report, target, "", "");
             self.see(Kind::Report, target, "", "");
         }
     }

@@ -6,6 +6,9 @@ use super::{
 };
 use crate::domain::{Edge, Kind, LinkOutcome, RequestOutcome, TripleOutcome};
 
+/// Events of one report of the demo's service: it connects, and sends.
+pub(super) const REPORT_EVENTS: u64 = 2;
+
 /// What each case adds to the truth.
 impl Tally {
     /// One request event that is not a duplicate.
@@ -39,7 +42,7 @@ impl Tally {
 
     /// Reports that cover no click of their own.
     pub(super) fn reports(&mut self, count: u64) {
-        self.add(Key::Event(Kind::Report), count);
+        self.add(Key::Event(Kind::Report), count * REPORT_EVENTS);
     }
 
     /// Calls that never become events because an id is over the limit.

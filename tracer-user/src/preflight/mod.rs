@@ -5,6 +5,7 @@
 
 pub mod btf;
 pub mod layout;
+mod namespaces;
 mod privileges;
 pub mod tracefs;
 
@@ -50,7 +51,8 @@ impl fmt::Display for Check {
 
 /// Looks at everything that tracing by `config` needs.
 pub fn run(config: &Config) -> Vec<Check> {
-    let mut checks = vec![privileges::check(), kernel_layout(&config.btf), uprobes(), kprobes()];
+    let mut checks = privileges::checks();
+    checks.extend([namespaces::check(), kernel_layout(&config.btf), uprobes(), kprobes()]);
     checks.push(address(config));
     for service in &config.services {
         checks.extend(service_checks(service));
@@ -114,16 +116,28 @@ fn address(config: &Config) -> Check {
     }
 }
 
+/// A file that the configuration names and that is not there. Within a container that says little: the
+/// service sees other files, and they are looked at when it starts.
+fn missing_file(path: &str, remedy: &str) -> (Status, String) {
+    if namespaces::sees_the_hosts_files() {
+        (Status::Failed, format!("there is no file {path}\n  remedy: {remedy}"))
+    } else {
+        (
+            Status::Limited,
+            format!("there is no file {path} in this container; it is looked for in the service's own"),
+        )
+    }
+}
+
 fn service_checks(service: &Service) -> Vec<Check> {
     let mut checks = Vec::new();
     let subject = |what: &str| format!("service {}, {what}", service.name);
     if let Some(exe) = service.processes.exe.as_ref().and_then(|pattern| pattern.literal())
         && !Path::new(exe).exists()
     {
-        let text = format!(
-            "there is no file {exe}\n  remedy: correct `match.exe`, or install the service; with `*` in the pattern it may come later"
-        );
-        checks.push(check(subject("executable"), Status::Failed, text));
+        let remedy = "correct `match.exe`, or install the service; with `*` in the pattern it may come later";
+        let (status, text) = missing_file(exe, remedy);
+        checks.push(check(subject("executable"), status, text));
     }
     let running = discover::matching_processes(service);
     let text = match running.len() {
@@ -137,11 +151,8 @@ fn service_checks(service: &Service) -> Vec<Check> {
         if places.is_empty() {
             let text = match &probe.library {
                 Some(library) if library.starts_with('/') => {
-                    checks.push(check(
-                        subject(what),
-                        Status::Failed,
-                        format!("{}: there is no file {library}\n  remedy: correct `library`", probe.place),
-                    ));
+                    let (status, text) = missing_file(library, "correct `library`");
+                    checks.push(check(subject(what), status, format!("{}: {text}", probe.place)));
                     continue;
                 }
                 Some(library) => {

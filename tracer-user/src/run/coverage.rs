@@ -41,8 +41,32 @@ struct Expected {
 struct SiteKey {
     service: usize,
     function: SdkFunction,
-    device: u64,
-    inode: u64,
+    file: FileIdentity,
+}
+
+/// What tells one file from another, as the kernel does when it attaches.
+#[derive(PartialEq, Eq, Hash)]
+enum FileIdentity {
+    /// A file of an ordinary file system.
+    Plain { device: u64, inode: u64 },
+    /// A file seen through an overlay. Each mount has a device number of its own, while the inode number,
+    /// size and time are those of the one file below, and it is that file which gets the probe: a second
+    /// probe through a second mount would count every call twice.
+    Overlaid { inode: u64, size: u64, modified_ns: i128 },
+}
+
+impl FileIdentity {
+    fn of(file: &Path) -> io::Result<Self> {
+        /// `OVERLAYFS_SUPER_MAGIC` in `linux/magic.h`.
+        const OVERLAYFS: i64 = 0x794c_7630;
+        let metadata = fs::metadata(file)?;
+        let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
+        if rustix::fs::statfs(file)?.f_type != OVERLAYFS {
+            return Ok(Self::Plain { device, inode });
+        }
+        let modified_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        Ok(Self::Overlaid { inode, size, modified_ns })
+    }
 }
 
 /// Keeps account of attachment.
@@ -216,9 +240,9 @@ impl Coverage {
         probe: &SdkProbe,
         file: &Path,
     ) -> Result<bool, AttachFailure> {
-        let (key, result) = match fs::metadata(file) {
-            Ok(metadata) => {
-                let key = SiteKey { service, function, device: metadata.dev(), inode: metadata.ino() };
+        let (key, result) = match FileIdentity::of(file) {
+            Ok(identity) => {
+                let key = SiteKey { service, function, file: identity };
                 if let Some(known) = self.sites.get(&key) {
                     return known.clone().map(|()| false).map_err(AttachFailure);
                 }

@@ -106,7 +106,12 @@ fn prepare(
         offsets: preflight::layout::read(&config.btf)?,
         ring_bytes: config.ring_buffer_size,
         hooks: config.hooks,
-        collectors: config.services.iter().filter_map(|service| service.report.as_ref()).flat_map(|report| report.to.clone()).collect(),
+        collectors: config
+            .services
+            .iter()
+            .filter_map(|service| service.report.as_ref())
+            .flat_map(|report| report.to.clone())
+            .collect(),
         kernel_log: options.kernel_log,
     };
     let metrics = Metrics::new().context("metrics")?;
@@ -128,6 +133,11 @@ fn prepare(
         kernel.trace_process(*pid)?;
     }
     coverage.attach_known_files(&mut kernel, &processes, &metrics)?;
+    for pid in &running {
+        if let Some(process) = processes.get(*pid) {
+            coverage.expect(*pid, process.service, clock.now_ns());
+        }
+    }
     kernel.set_capture(true)?;
 
     let mut join = Join::new(join_config(config));

@@ -83,7 +83,7 @@ impl Worker {
             }
             if scanned.elapsed() >= SCAN_INTERVAL {
                 scanned = Instant::now();
-                self.scan()?;
+                self.scan();
             }
             self.kernel.flush_kernel_log();
             self.publisher.publish(&self.join, &self.processes, &self.coverage, now_ns);
@@ -116,7 +116,7 @@ impl Worker {
                 Ok(record) => (record.head.hook, self.interpreter.read(&record, &mut self.processes)),
                 Err(error) => {
                     tracing::warn!(%error, len = item.len(), "a record cannot be read");
-                    // Which hook it came from is not known; every hook's row has a place for it.
+                    // Which hook it came from is not known; it is counted in the last row.
                     (Hook::Exit, Reading::Nothing(Reason::Undecodable))
                 }
             };
@@ -131,18 +131,26 @@ impl Worker {
                     self.join.push(event, out);
                     self.publisher.count(out, now_ns);
                 }
-                Reading::Process { pid, verdict, new_program } => self.follow(pid, verdict, new_program)?,
+                Reading::Process { pid, verdict, new_program } => self.follow(pid, verdict, new_program),
                 Reading::Nothing(_) => {}
             }
         }
         Ok((MAX_RECORDS_PER_TURN, false))
     }
 
+    /// Has the kernel side capture what the process sends. A full table is counted and no reason to end.
+    fn trace(&mut self, pid: u32) {
+        if let Err(error) = self.kernel.trace_process(pid) {
+            tracing::error!(%error, pid, "what the process sends is not seen");
+            self.publisher.metrics.attach_errors.with_label_values(&["targets_full"]).inc();
+        }
+    }
+
     /// Carries out what was decided on a process.
-    fn follow(&mut self, pid: u32, verdict: Option<Verdict>, new_program: bool) -> anyhow::Result<()> {
+    fn follow(&mut self, pid: u32, verdict: Option<Verdict>, new_program: bool) {
         match verdict {
             Some(Verdict::Trace) => {
-                self.kernel.trace_process(pid)?;
+                self.trace(pid);
                 if new_program && let Some(process) = self.processes.get(pid) {
                     let service = process.service;
                     self.coverage.expect(pid, service, self.clock.now_ns());
@@ -151,7 +159,6 @@ impl Worker {
             Some(Verdict::Forget) => self.kernel.forget_process(pid),
             None => {}
         }
-        Ok(())
     }
 
     /// Forgets processes that no longer run.
@@ -162,10 +169,10 @@ impl Worker {
     }
 
     /// Finds processes whose start was missed.
-    fn scan(&mut self) -> anyhow::Result<()> {
+    fn scan(&mut self) {
         let known = self.kernel.processes();
         for pid in self.processes.scan() {
-            self.kernel.trace_process(pid)?;
+            self.trace(pid);
             let now_ns = self.clock.now_ns();
             if !known.contains(&pid) {
                 tracing::warn!(pid, "a process of a service was found that no exec record announced");
@@ -176,6 +183,5 @@ impl Worker {
                 self.coverage.expect(pid, service, now_ns);
             }
         }
-        Ok(())
     }
 }

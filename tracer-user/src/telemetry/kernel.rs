@@ -12,18 +12,6 @@ use tracer_common::counters::{HitOutcome, Hook};
 use super::Metric;
 use crate::{attach::Counters, ingest::interpret::Reason};
 
-/// Hooks whose losses are lost events; the others follow processes.
-const EVENT_HOOKS: [Hook; 8] = [
-    Hook::Sendto,
-    Hook::Sendmsg,
-    Hook::Sendmmsg,
-    Hook::Write,
-    Hook::Writev,
-    Hook::Connect,
-    Hook::Exposure,
-    Hook::Click,
-];
-
 /// Reads the kernel side's counters at each scrape, and adds up what was lost on either side.
 pub struct KernelCollector {
     counters: Counters,
@@ -66,8 +54,9 @@ impl KernelCollector {
     /// What was lost, by reason: in the kernel, and of the records that arrived.
     fn losses(&self) -> Vec<(&'static str, u64)> {
         let in_kernel = |outcome: HitOutcome| -> u64 {
-            EVENT_HOOKS
+            Hook::ALL
                 .iter()
+                .filter(|hook| loses_events(**hook, outcome))
                 .map(|hook| self.hits.with_label_values(&[hook.name(), outcome.name()]).get())
                 .sum()
         };
@@ -87,6 +76,13 @@ impl KernelCollector {
         }
         losses
     }
+}
+
+/// Is that outcome of that hook a lost event? The hooks that follow processes lose news of a process,
+/// which the daemon makes up for by looking at /proc; but when the table of processes is full, whatever
+/// the process does is lost.
+const fn loses_events(hook: Hook, outcome: HitOutcome) -> bool {
+    !matches!(hook, Hook::Exec | Hook::Fork | Hook::Exit) || matches!(outcome, HitOutcome::TargetsFull)
 }
 
 /// Brings a counter to a count that was kept elsewhere.
