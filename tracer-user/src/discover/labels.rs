@@ -1,8 +1,9 @@
 //! The labels of a process, with a bound on how many values there can be.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{go_build_info, proc};
@@ -16,6 +17,9 @@ use crate::{
 pub(super) const MAX_VALUES: usize = 32;
 /// Longest value in bytes.
 const MAX_VALUE_LEN: usize = 64;
+/// A value that no running process has had for this long makes room for a new one, and its series go:
+/// longer than the default click window, so that nothing that can still come belongs to it.
+const GONE_AFTER: Duration = Duration::from_secs(3600);
 /// The value past the bound.
 pub(super) const OTHER: &str = "other";
 
@@ -23,33 +27,70 @@ pub(super) const OTHER: &str = "other";
 #[derive(Default)]
 pub(super) struct LabelBook {
     known: HashMap<Labels, Arc<Labels>>,
-    values: HashMap<(String, &'static str), HashSet<String>>,
+    /// By service and label: each value, and when a process with it was last seen.
+    values: HashMap<(Box<str>, Label), HashMap<Box<str>, Instant>>,
+}
+
+/// A label whose values come from processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Label {
+    Release,
+    Group,
 }
 
 impl LabelBook {
     /// The labels of a process of the service.
-    pub(super) fn of_process(&mut self, service: &Service, pid: u32) -> Arc<Labels> {
+    pub(super) fn of_process(&mut self, service: &Service, pid: u32, now: Instant) -> Arc<Labels> {
         let release = service.release.iter().find_map(|source| value(source, pid)).unwrap_or_default();
         let group = service.group.as_ref().and_then(|source| value(source, pid)).unwrap_or_default();
         let labels = Labels {
             service: service.name.as_str().into(),
-            release: self.bounded(&service.name, "release", release),
-            group: self.bounded(&service.name, "group", group),
+            release: self.bounded(&service.name, Label::Release, release, now),
+            group: self.bounded(&service.name, Label::Group, group, now),
         };
         Arc::clone(self.known.entry(labels.clone()).or_insert_with(|| Arc::new(labels)))
     }
 
-    fn bounded(&mut self, service: &str, label: &'static str, value: String) -> Box<str> {
-        let value = clean(value);
-        let values = self.values.entry((service.to_owned(), label)).or_default();
-        if values.contains(&value) {
-            return value.into();
+    /// Notes that a process with these labels runs.
+    pub(super) fn touch(&mut self, labels: &Labels, now: Instant) {
+        for (label, value) in [(Label::Release, &labels.release), (Label::Group, &labels.group)] {
+            let of_label = self.values.get_mut(&(labels.service.clone(), label));
+            if let Some(seen) = of_label.and_then(|values| values.get_mut(value)) {
+                *seen = now;
+            }
         }
-        if values.len() >= MAX_VALUES {
+    }
+
+    /// Forgets what no process has had for long, and returns the labels whose series can go.
+    pub(super) fn forget_gone(&mut self, now: Instant) -> Vec<Arc<Labels>> {
+        for values in self.values.values_mut() {
+            values.retain(|_, seen| now.duration_since(*seen) < GONE_AFTER);
+        }
+        let values = &self.values;
+        let is_known = |labels: &Labels, label, value: &str| {
+            value == OTHER
+                || values.get(&(labels.service.clone(), label)).is_some_and(|known| known.contains_key(value))
+        };
+        let mut gone = Vec::new();
+        self.known.retain(|labels, shared| {
+            let stays = is_known(labels, Label::Release, &labels.release)
+                && is_known(labels, Label::Group, &labels.group);
+            if !stays {
+                gone.push(Arc::clone(shared));
+            }
+            stays
+        });
+        gone
+    }
+
+    fn bounded(&mut self, service: &str, label: Label, value: String, now: Instant) -> Box<str> {
+        let value: Box<str> = clean(value).into();
+        let values = self.values.entry((service.into(), label)).or_default();
+        if values.len() >= MAX_VALUES && !values.contains_key(&value) {
             return OTHER.into();
         }
-        values.insert(value.clone());
-        value.into()
+        values.insert(value.clone(), now);
+        value
     }
 }
 
@@ -76,17 +117,39 @@ fn clean(value: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{LabelBook, MAX_VALUES, OTHER, clean};
+    use std::{sync::Arc, time::Instant};
+
+    use super::{GONE_AFTER, Label, LabelBook, MAX_VALUES, OTHER, clean};
+    use crate::domain::Labels;
 
     #[test]
     fn values_past_the_bound_become_other_and_known_ones_stay() {
-        let mut book = LabelBook::default();
+        let (mut book, now) = (LabelBook::default(), Instant::now());
+        let mut release = |service: &str, value: String| book.bounded(service, Label::Release, value, now);
         for number in 0..MAX_VALUES {
-            assert_eq!(&*book.bounded("a", "release", format!("r{number}")), format!("r{number}"));
+            assert_eq!(&*release("a", format!("r{number}")), format!("r{number}"));
         }
-        assert_eq!(&*book.bounded("a", "release", "one more".to_owned()), OTHER);
-        assert_eq!(&*book.bounded("a", "release", "r0".to_owned()), "r0");
-        assert_eq!(&*book.bounded("b", "release", "first".to_owned()), "first");
+        assert_eq!(&*release("a", "one more".to_owned()), OTHER);
+        assert_eq!(&*release("a", "r0".to_owned()), "r0");
+        assert_eq!(&*release("b", "first".to_owned()), "first");
+    }
+
+    #[test]
+    fn a_release_that_no_process_has_any_more_makes_room_and_its_series_go() {
+        let (mut book, start) = (LabelBook::default(), Instant::now());
+        for number in 0..MAX_VALUES {
+            let release = book.bounded("a", Label::Release, format!("r{number}"), start);
+            let labels = Labels { service: "a".into(), release, group: "".into() };
+            book.known.insert(labels.clone(), Arc::new(labels));
+        }
+        book.bounded("a", Label::Group, String::new(), start);
+        let later = start + GONE_AFTER;
+        let kept = Labels { service: "a".into(), release: "r7".into(), group: "".into() };
+        book.touch(&kept, later);
+        let gone = book.forget_gone(later);
+        assert_eq!(gone.len(), MAX_VALUES - 1);
+        assert!(!gone.iter().any(|labels| **labels == kept));
+        assert_eq!(&*book.bounded("a", Label::Release, "new".to_owned(), later), "new");
     }
 
     #[test]

@@ -129,6 +129,17 @@ impl Processes {
         gone
     }
 
+    /// Labels that no process has had for so long that nothing more can come under them.
+    pub fn forget_labels(&mut self) -> Vec<Arc<Labels>> {
+        let now = Instant::now();
+        for entry in self.table.values().filter(|entry| entry.ended.is_none()) {
+            if let Some(process) = &entry.process {
+                self.labels.touch(&process.labels, now);
+            }
+        }
+        self.labels.forget_gone(now)
+    }
+
     /// How many processes each service has.
     pub fn count_by_service(&self) -> BTreeMap<usize, usize> {
         let mut counts: BTreeMap<usize, usize> =
@@ -155,7 +166,10 @@ impl Processes {
 
     fn look_at(&mut self, pid: u32, exe: Option<&str>) -> Option<Process> {
         let service = self.services.iter().position(|service| files::matches(service, pid, exe))?;
-        Some(Process { service, labels: self.labels.of_process(&self.services[service], pid) })
+        Some(Process {
+            service,
+            labels: self.labels.of_process(&self.services[service], pid, Instant::now()),
+        })
     }
 
     /// Keeps a process of a service; what is of none takes no room, whatever else runs on the machine.

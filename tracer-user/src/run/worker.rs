@@ -166,6 +166,9 @@ impl Worker {
         for pid in self.processes.sweep(&self.kernel.processes()) {
             self.kernel.forget_process(pid);
         }
+        for labels in self.processes.forget_labels() {
+            self.publisher.metrics.forget(&labels);
+        }
     }
 
     /// Finds processes whose start was missed.

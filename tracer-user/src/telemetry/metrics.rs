@@ -1,12 +1,17 @@
 //! The metrics that the daemon counts itself.
 
-use prometheus::{Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::collections::HashMap;
+
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    core::{Collector as _, MetricVec, MetricVecBuilder},
+};
 use tracer_common::counters::Hook;
 
 use super::Metric;
 use crate::{
     build,
-    domain::{Edge, Kind, LinkOutcome, Outcome},
+    domain::{Edge, Kind, Labels, LinkOutcome, Outcome},
     ingest::interpret::Reason,
     join::Pending,
 };
@@ -172,6 +177,16 @@ impl Metrics {
         }
     }
 
+    /// Takes away every series under these labels.
+    pub fn forget(&self, labels: &Labels) {
+        let wanted: [(&str, &str); 3] =
+            [("service", &labels.service), ("release", &labels.release), ("group", &labels.group)];
+        for vector in [&self.events, &self.links, &self.requests] {
+            remove_series(vector, &wanted);
+        }
+        remove_series(&self.delay, &wanted);
+    }
+
     /// Publishes what waits in the join.
     pub fn set_pending(&self, pending: &Pending) {
         for (table, count) in pending.tables() {
@@ -205,8 +220,47 @@ impl Metrics {
     }
 }
 
+/// Removes the series of a vector that have all of these labels.
+fn remove_series<T: MetricVecBuilder>(vector: &MetricVec<T>, wanted: &[(&str, &str)]) {
+    for family in vector.collect() {
+        for metric in family.get_metric() {
+            let pairs: HashMap<&str, &str> =
+                metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+            if wanted.iter().all(|(name, value)| pairs.get(name) == Some(value)) {
+                // It was there a moment ago, and this thread is the only one that removes.
+                let _ = vector.remove(&pairs);
+            }
+        }
+    }
+}
+
 /// Nanoseconds as seconds.
 #[expect(clippy::cast_precision_loss, reason = "a metric needs no more than 53 bits")]
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::Metrics;
+    use crate::domain::{Kind, Labels, Outcome, TripleOutcome};
+
+    #[test]
+    fn the_series_of_a_release_that_is_gone_go_and_no_others() {
+        let metrics = Metrics::new().expect("names are well formed");
+        let labels = |release: &str| {
+            Arc::new(Labels { service: "a".into(), release: release.into(), group: "".into() })
+        };
+        for release in ["old", "new"] {
+            metrics.count(&Outcome::Received { kind: Kind::Click, labels: labels(release) });
+            metrics.count(&Outcome::Triple { outcome: TripleOutcome::Broken, labels: labels(release) });
+        }
+        metrics.forget(&labels("old"));
+        let mut text = String::new();
+        prometheus::TextEncoder::new().encode_utf8(&metrics.registry.gather(), &mut text).expect("in memory");
+        assert!(!text.contains("release=\"old\""), "{text}");
+        assert_eq!(text.matches("release=\"new\"").count(), 2, "{text}");
+    }
 }
