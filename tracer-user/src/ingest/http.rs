@@ -38,6 +38,23 @@ pub fn find_header<'a>(message: &'a [u8], cut: bool, name: &str) -> Header<'a> {
     }
 }
 
+/// The trace id within the value of a `traceparent` header (W3C Trace Context): every hop changes the
+/// header, but not this part of it. Empty where the value has none, which is what such a request has
+/// for an id.
+pub fn trace_id(value: &[u8]) -> &[u8] {
+    let mut parts = value.split(|byte| *byte == b'-');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some([_, _]), Some(id), Some(_), Some(_))
+            if id.len() == 32
+                && id.iter().all(u8::is_ascii_hexdigit)
+                && id.iter().any(|digit| *digit != b'0') =>
+        {
+            id
+        }
+        _ => b"",
+    }
+}
+
 /// The value, if the line is that header.
 fn value_of<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
@@ -57,7 +74,22 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Header, find_header};
+    use super::{Header, find_header, trace_id};
+
+    #[test]
+    fn the_trace_id_is_what_all_hops_share() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(trace_id(format!("00-{id}-00f067aa0ba902b7-01").as_bytes()), id.as_bytes());
+        for none in [
+            "",
+            "00",
+            "00-short-00f067aa0ba902b7-01",
+            &format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            id,
+        ] {
+            assert_eq!(trace_id(none.as_bytes()), b"", "{none}");
+        }
+    }
 
     #[track_caller]
     fn check(message: &str, cut: bool, expected: Header<'_>) {

@@ -7,7 +7,7 @@ use tracer_common::{counters::Hook, limits::MAX_ID_LEN, settings::cookie_probe};
 use super::{
     clock::Clock,
     decode::{Body, Head, Record},
-    http::{Header, find_header},
+    http::{Header, find_header, trace_id},
 };
 use crate::{
     config::Service,
@@ -167,7 +167,11 @@ fn request(
     peer: Option<SocketAddr>,
 ) -> Result<Content, Reason> {
     let probe = service.request.as_ref().ok_or(Reason::NotConfigured)?;
+    let is_trace = probe.header.eq_ignore_ascii_case("traceparent");
     match find_header(payload, cut, &probe.header) {
+        Header::Found(value) if is_trace => {
+            Ok(Content { kind: Kind::Request, request_id: text(trace_id(value))?, item_id: "".into(), peer })
+        }
         Header::Found(id) if id.len() > MAX_ID_LEN => Err(Reason::IdTooLong),
         Header::Found(id) => {
             Ok(Content { kind: Kind::Request, request_id: text(id)?, item_id: "".into(), peer })
