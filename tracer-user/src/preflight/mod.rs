@@ -164,11 +164,10 @@ fn service_checks(service: &Service) -> Vec<Check> {
         }
         for file in places {
             checks.push(match symbols::find(&file, &probe.symbol) {
-                Ok(function) => check(
-                    subject(what),
-                    Status::Good,
-                    format!("{} at {:#x} of {}", function.name, function.address, file.display()),
-                ),
+                Ok(functions) => {
+                    let (status, text) = found_functions(&functions, &file);
+                    check(subject(what), status, text)
+                }
                 Err(error) => {
                     let text = format!(
                         "{}: {error}\n  remedy: correct `symbol`; `nm -D FILE` lists what there is",
@@ -180,4 +179,25 @@ fn service_checks(service: &Service) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// What is said of the functions that a probe's `symbol` means.
+fn found_functions(functions: &[symbols::Function], file: &Path) -> (Status, String) {
+    let place = |function: &symbols::Function| {
+        let (name, site) = (&function.name, function.site);
+        format!("{name} at {:#x} of {}, {}", site.address, file.display(), site.reason)
+    };
+    let mut text = functions.iter().map(place).collect::<Vec<_>>().join("\n  ");
+    let mut status = Status::Good;
+    for function in functions {
+        let Some(inlined) = function.inlined.as_ref().filter(|inlined| inlined.count > 0) else { continue };
+        status = Status::Limited;
+        text.push_str(&format!(
+            "\n  the compiler copied {} into {} others ({}), whose calls are not seen\n  remedy: mark it `//go:noinline`, or trace what it calls",
+            function.name,
+            inlined.count,
+            inlined.into.join(", ")
+        ));
+    }
+    (status, text)
 }

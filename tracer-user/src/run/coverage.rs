@@ -97,6 +97,8 @@ impl SiteError {
             Self::File(_) | Self::Symbol(SymbolError::Unreadable { .. }) => "unreadable",
             Self::Symbol(SymbolError::NotElf { .. }) => "not_elf",
             Self::Symbol(SymbolError::NotFound { .. } | SymbolError::NotInFile { .. }) => "symbol_not_found",
+            Self::Symbol(SymbolError::TooMany { .. }) => "too_many_symbols",
+            Self::Symbol(SymbolError::Go { .. } | SymbolError::NoSite { .. }) => "no_certain_place",
             Self::Arguments(_) => "arguments",
             Self::Attach(_) => "refused",
         }
@@ -310,15 +312,17 @@ fn attach_site(
     probe: &SdkProbe,
     file: &Path,
 ) -> Result<(), SiteError> {
-    let found = symbols::find(file, &probe.symbol)?;
-    let abi = probe.abi.unwrap_or(found.abi);
-    let ids = probe.args.locate(abi).map_err(SiteError::Arguments)?;
-    let site = SdkSite {
-        function,
-        file: file.to_path_buf(),
-        file_offset: found.file_offset,
-        ids,
-        probe: u32::try_from(service).unwrap_or(u32::MAX),
-    };
-    Ok(kernel.attach_sdk(&site)?)
+    for found in symbols::find(file, &probe.symbol)? {
+        let abi = probe.abi.unwrap_or(found.abi);
+        let ids = probe.args.locate(abi).map_err(SiteError::Arguments)?;
+        let site = SdkSite {
+            function,
+            file: file.to_path_buf(),
+            file_offset: found.site.file_offset,
+            ids,
+            probe: u32::try_from(service).unwrap_or(u32::MAX),
+        };
+        kernel.attach_sdk(&site)?;
+    }
+    Ok(())
 }

@@ -1,18 +1,43 @@
 //! From a function's name to the place in the file where a probe goes.
 //!
-//! Reads ELF files only, and trusts none of their bytes (crate `object` checks every access). What
-//! is attached where is not decided here.
+//! Reads ELF files only, and trusts none of their bytes. Functions of Go programs come from the
+//! table that their runtime needs, which stripping leaves; all others from the symbol tables. A
+//! place that is not certain is refused with the reason: never guessed. What is attached where is
+//! not decided here.
+//!
+//! Start reading at [`find`]. A name may hold `*` for any text. A generic Go function is called
+//! `package.Name[...]`, and its first argument is a hidden pointer to its types.
+
+mod describe;
+pub mod go;
+mod image;
+mod pattern;
+mod search;
+mod site;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
 use memmap2::Mmap;
-use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, SymbolKind};
 
-use crate::{config::Abi, suggest::nearest};
+pub use self::{
+    describe::{DescribeError, describe, describe_in},
+    image::ElfProblem,
+    site::{Site, SiteReason, SiteRefusal},
+};
+use self::{
+    go::{GoRefusal, Inlined},
+    image::Image,
+    pattern::Pattern,
+    search::Search,
+};
+use crate::config::Abi;
+
+/// More functions than this are no list of probes.
+const MAX_FOUND: usize = 1000;
 
 /// Why a function has no place for a probe.
 #[derive(Debug, thiserror::Error)]
@@ -25,16 +50,16 @@ pub enum SymbolError {
         /// Why.
         error: io::Error,
     },
-    /// The file is no ELF file.
-    #[error("{path} is not an executable or a library that can be read: {error}")]
+    /// The file is no ELF file of this machine's kind.
+    #[error("{path} is not an executable or a library that can be read: {problem}")]
     NotElf {
         /// Which file.
         path: PathBuf,
         /// Why.
-        error: object::Error,
+        problem: ElfProblem,
     },
     /// No function of that name.
-    #[error("{path} has no function `{symbol}`{}", did_you_mean(nearest))]
+    #[error("{path} has no function `{symbol}`{}", instead(nearest, inlined))]
     NotFound {
         /// Which file.
         path: PathBuf,
@@ -42,6 +67,8 @@ pub enum SymbolError {
         symbol: String,
         /// Functions of similar names, the most similar first.
         nearest: Vec<String>,
+        /// Where it was copied into its callers, when nothing else is left of it.
+        inlined: Inlined,
     },
     /// The function is not in any part of the file that is loaded as code.
     #[error(
@@ -52,12 +79,53 @@ pub enum SymbolError {
         path: PathBuf,
         /// Which function.
         symbol: String,
-        /// Where the symbol table puts it.
+        /// Where the file puts it.
         address: u64,
+    },
+    /// A Go program whose functions cannot be told with certainty.
+    #[error("{path}: {refusal}")]
+    Go {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        refusal: GoRefusal,
+    },
+    /// A function in which no place counts every call exactly once.
+    #[error("{path}: the function `{symbol}` at address {address:#x} has no place for a probe: {refusal}")]
+    NoSite {
+        /// Which file.
+        path: PathBuf,
+        /// Which function.
+        symbol: String,
+        /// Where it is.
+        address: u64,
+        /// Why.
+        refusal: SiteRefusal,
+    },
+    /// The pattern stands for too many.
+    #[error("{path} has more than {MAX_FOUND} functions like `{pattern}`; write more of the name")]
+    TooMany {
+        /// Which file.
+        path: PathBuf,
+        /// What was looked for.
+        pattern: String,
     },
 }
 
-fn did_you_mean(nearest: &[String]) -> String {
+impl SymbolError {
+    pub(in crate::symbols) fn not_elf(path: &Path, problem: ElfProblem) -> Self {
+        Self::NotElf { path: path.to_path_buf(), problem }
+    }
+}
+
+fn instead(nearest: &[String], inlined: &Inlined) -> String {
+    if inlined.count > 0 {
+        return format!(
+            " of its own: the compiler copied it into {} others ({}). Trace what it calls, or mark it `//go:noinline`",
+            inlined.count,
+            inlined.into.join(", ")
+        );
+    }
     match nearest {
         [] => "; it has none of a similar name either".to_owned(),
         names => format!("; similar names there: {}", names.join(", ")),
@@ -67,115 +135,104 @@ fn did_you_mean(nearest: &[String]) -> String {
 /// A function found in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
-    /// Its name.
+    /// Its name as the file spells it.
     pub name: String,
     /// Its address in the file's own address space.
     pub address: u64,
-    /// Its offset from the start of the file in bytes, which is what the kernel attaches by.
-    pub file_offset: u64,
-    /// Its length in bytes; 0 where the file does not say.
+    /// Its length in bytes; 0 where the file does not say. For Go with the padding after it.
     pub len: u64,
     /// How it takes its arguments, as far as the file tells.
     pub abi: Abi,
+    /// Where its probe goes.
+    pub site: Site,
+    /// Functions that hold a copy of it, whose calls a probe does not see. `None` where the file
+    /// does not say (not Go, or Go 1.17).
+    pub inlined: Option<Inlined>,
 }
 
-/// Finds the function `symbol` in the file at `path`.
+/// Finds the functions called `pattern` in the file at `path`, by address; at least one.
+///
+/// There are several when the pattern holds `*`, when a Go package is there more than once
+/// (vendored), and for a generic function. Wrappers that the Go compiler writes are left out when
+/// what they wrap is there.
 ///
 /// # Errors
-/// See [`SymbolError`].
-pub fn find(path: &Path, symbol: &str) -> Result<Function, SymbolError> {
-    let functions = functions(path)?;
-    match functions.iter().find(|function| function.name == symbol) {
-        None => {
-            let names = functions.iter().map(|function| function.name.as_str());
-            let nearest = nearest(symbol, names, 3).into_iter().map(str::to_owned).collect();
-            Err(SymbolError::NotFound { path: path.to_path_buf(), symbol: symbol.to_owned(), nearest })
-        }
-        Some(function) if function.file_offset == 0 => Err(SymbolError::NotInFile {
-            path: path.to_path_buf(),
-            symbol: symbol.to_owned(),
-            address: function.address,
-        }),
-        Some(function) => Ok(function.clone()),
+/// See [`SymbolError`]. One function without a certain place fails the whole: a part of the calls
+/// would look like all of them.
+pub fn find(path: &Path, pattern: &str) -> Result<Vec<Function>, SymbolError> {
+    find_in(path, &mapped(path)?, pattern)
+}
+
+/// As [`find`], of a file that is in memory already; `path` is for messages.
+///
+/// # Errors
+/// See [`find`].
+pub fn find_in(path: &Path, bytes: &[u8], pattern: &str) -> Result<Vec<Function>, SymbolError> {
+    let image = Image::parse(bytes).map_err(|problem| SymbolError::not_elf(path, problem))?;
+    let search = Search::new(path, &image);
+    let mut found = search.matching(Pattern::new(pattern), MAX_FOUND + 1)?;
+    if found.is_empty() {
+        return Err(search.not_found(pattern));
     }
+    if found.len() > MAX_FOUND {
+        return Err(SymbolError::TooMany { path: path.to_path_buf(), pattern: pattern.to_owned() });
+    }
+    found.sort_by_key(|found| found.address);
+    let names: Vec<&str> = found.iter().map(|found| found.name).collect();
+    let mut inlined = search.inlined(&names).map(Vec::into_iter);
+    let with_site = |found| {
+        let inlined = inlined.as_mut().and_then(Iterator::next);
+        search.with_site(found, inlined)
+    };
+    found.iter().map(with_site).collect()
 }
 
-/// Every function that the file at `path` defines, by address. `file_offset` is 0 for one that no
-/// executable segment holds.
+/// Shows every function of the file at `path` to `visit` (name, address, length in bytes): Go's by
+/// address, then those of the symbol tables, which may name one function several times.
 ///
 /// # Errors
-/// [`SymbolError::Unreadable`] and [`SymbolError::NotElf`].
-pub fn functions(path: &Path) -> Result<Vec<Function>, SymbolError> {
+/// As [`find`], except that a function is not looked into.
+pub fn each_function(path: &Path, visit: &mut dyn FnMut(&str, u64, u64)) -> Result<(), SymbolError> {
+    let bytes = mapped(path)?;
+    let image = Image::parse(&bytes).map_err(|problem| SymbolError::not_elf(path, problem))?;
+    let search = Search::new(path, &image);
+    if let Err(refusal) = search.go() {
+        return Err(SymbolError::Go { path: path.to_path_buf(), refusal: refusal.clone() });
+    }
+    for found in search.go_functions().chain(search.other_functions()) {
+        visit(found.name, found.address, found.len);
+    }
+    Ok(())
+}
+
+/// The bytes of the file at `path`.
+pub(in crate::symbols) fn mapped(path: &Path) -> Result<Mmap, SymbolError> {
     let unreadable = |error| SymbolError::Unreadable { path: path.to_path_buf(), error };
+    // Opening a pipe would wait for somebody to write to it.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(unreadable(io::Error::other("it is no regular file")));
+    }
     let file = File::open(path).map_err(unreadable)?;
     // SAFETY: the map is read-only. A file that is truncated while it is mapped raises a signal; the
     // same holds for every tool that reads binaries, and package managers replace files instead.
-    let bytes = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-    let not_elf = |error| SymbolError::NotElf { path: path.to_path_buf(), error };
-    let elf = object::File::parse(&*bytes).map_err(not_elf)?;
-    let is_go = elf.section_by_name(".go.buildinfo").is_some();
-    let mut functions: Vec<Function> = elf
-        .symbols()
-        .chain(elf.dynamic_symbols())
-        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
-        .filter_map(|symbol| {
-            let address = symbol.address();
-            let file_offset = file_offset(&elf, address).unwrap_or(0);
-            let name = symbol.name().ok()?.to_owned();
-            let abi = if is_go { Abi::Go } else { abi_of_name(&name) };
-            Some(Function { name, address, file_offset, len: symbol.size(), abi })
-        })
-        .collect();
-    functions.sort_by(|left, right| (left.address, &left.name).cmp(&(right.address, &right.name)));
-    functions.dedup();
-    Ok(functions)
-}
-
-/// What a symbol's mangling says of its language: Rust's own (`_R...`) and its older one, which is
-/// C++'s with a hash of 16 digits at the end, and C++'s (`_Z...`).
-fn abi_of_name(name: &str) -> Abi {
-    let old_rust = |rest: &str| {
-        let hash = rest.strip_suffix('E').and_then(|rest| rest.rsplit_once("17h"));
-        hash.is_some_and(|(_, hash)| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    };
-    match name.strip_prefix("_Z") {
-        Some(rest) if rest.starts_with('N') && old_rust(rest) => Abi::Rust,
-        Some(_) => Abi::Cpp,
-        None if name.starts_with("_R") => Abi::Rust,
-        None => Abi::C,
-    }
-}
-
-/// Where in the file the byte at `address` comes from, if that part is loaded as code.
-fn file_offset(elf: &object::File<'_>, address: u64) -> Option<u64> {
-    elf.segments().find_map(|segment| {
-        let object::SegmentFlags::Elf { p_flags } = segment.flags() else { return None };
-        let within = address.checked_sub(segment.address())?;
-        let (start, len) = segment.file_range();
-        (p_flags & object::elf::PF_X != 0 && within < len).then(|| start + within)
-    })
+    unsafe { Mmap::map(&file) }.map_err(unreadable)
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::{SymbolError, abi_of_name, find};
+    use super::{SiteReason, SymbolError, find};
     use crate::config::Abi;
 
     #[test]
     fn a_function_of_this_test_program_is_found_in_it() {
         let program = std::env::current_exe().expect("this test runs from a file");
-        let function = find(&program, "main").expect("every program has one");
-        assert!(function.file_offset > 0 && function.address > 0);
-    }
-
-    #[test]
-    fn mangled_names_tell_the_language() {
-        assert_eq!(abi_of_name("trackClick"), Abi::C);
-        assert_eq!(abi_of_name("_ZN3rec10trackClickERKNSt7__cxx1112basic_stringE"), Abi::Cpp);
-        assert_eq!(abi_of_name("_ZN3rec11track_click17h0123456789abcdefE"), Abi::Rust);
-        assert_eq!(abi_of_name("_RNvCs4fqI2P2rA04_3rec11track_click"), Abi::Rust);
+        let functions = find(&program, "main").expect("every program has one");
+        let [function] = functions.as_slice() else { panic!("one main: {functions:?}") };
+        assert!(function.address > 0 && function.site.file_offset > 0);
+        assert_eq!((function.abi, function.site.reason), (Abi::C, SiteReason::FunctionStart));
+        assert_eq!(function.site.address, function.address);
     }
 
     #[test]

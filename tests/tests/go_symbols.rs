@@ -1,0 +1,500 @@
+//! Functions of Go programs: each toolchain that is here builds the fixture in every way that
+//! matters, and what is read from the stripped program is held against the symbol table of the
+//! same program unstripped, for every function. At the chosen place the kernel counts each call.
+//!
+//! `LINKTRACER_GO` names toolchains (paths of `go`, separated by colons) besides those found in
+//! `PATH` and `/usr/lib/go-*`. Without any the tests say so and pass, unless
+//! `LINKTRACER_REQUIRE_GO=1`.
+
+#![expect(clippy::print_stderr, reason = "what was skipped and what was counted is for people")]
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, OnceLock},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use object::{Object as _, ObjectSymbol as _, SymbolKind};
+use proptest::prelude::*;
+use tracer_user::{
+    config::Abi,
+    symbols::{self, SiteReason, SymbolError},
+};
+
+const TRACK_EXPOSURE: &str = "example.com/shop/sdk.TrackExposure";
+
+/// A way to build the fixture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    pie: bool,
+    link: Link,
+}
+
+/// Who links, and which relocations a position-independent program gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Pure,
+    Cgo,
+    /// By the C toolchain, which leaves the places of pointers empty.
+    External,
+    /// With DT_RELR.
+    ExternalPacked,
+}
+
+const WAYS: [Way; 7] = [
+    Way { pie: false, link: Link::Pure },
+    Way { pie: true, link: Link::Pure },
+    Way { pie: false, link: Link::Cgo },
+    Way { pie: true, link: Link::Cgo },
+    Way { pie: false, link: Link::External },
+    Way { pie: true, link: Link::External },
+    Way { pie: true, link: Link::ExternalPacked },
+];
+
+/// A Go toolchain.
+#[derive(Debug, Clone)]
+struct Toolchain {
+    go: PathBuf,
+    version: String,
+}
+
+fn toolchains() -> &'static [Toolchain] {
+    static FOUND: OnceLock<Vec<Toolchain>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let named = env::var("LINKTRACER_GO").unwrap_or_default();
+        let path = env::var("PATH").unwrap_or_default();
+        let installed = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+        let candidates = env::split_paths(&named)
+            .chain(
+                installed
+                    .filter(|path| path.to_string_lossy().contains("/go-"))
+                    .map(|path| path.join("bin/go")),
+            )
+            .chain(env::split_paths(&path).map(|folder| folder.join("go")));
+        let mut found: Vec<Toolchain> = Vec::new();
+        for go in candidates.filter(|go| go.is_file()) {
+            let Some(version) = version(&go) else { continue };
+            if !found.iter().any(|known| known.version == version) {
+                found.push(Toolchain { go, version });
+            }
+        }
+        let required = env::var_os("LINKTRACER_REQUIRE_GO").is_some_and(|value| value == "1");
+        assert!(!found.is_empty() || !required, "LINKTRACER_REQUIRE_GO=1, and there is no Go toolchain");
+        if found.is_empty() {
+            eprintln!(
+                "skipped: no Go toolchain here (`apt-get install golang-go`, or name one in LINKTRACER_GO)"
+            );
+        }
+        found
+    })
+}
+
+fn version(go: &Path) -> Option<String> {
+    let output = Command::new(go).args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output().ok()?;
+    let version = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && version.starts_with("go1.")).then_some(version)
+}
+
+fn has_c_compiler() -> bool {
+    Command::new("cc").arg("--version").output().is_ok()
+}
+
+impl Toolchain {
+    /// The fixture built in one way, from the cache when it is there.
+    fn build(&self, way: Way, stripped: bool, architecture: &str) -> Result<PathBuf> {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go").join(&self.version);
+        let name = format!(
+            "shop-{architecture}-{:?}{}{}",
+            way.link,
+            if way.pie { "-pie" } else { "" },
+            if stripped { "-stripped" } else { "" }
+        );
+        self.build_package(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/go"),
+            way,
+            stripped,
+            architecture,
+            &folder.join(name),
+        )
+    }
+
+    /// Builds a package, once in a run of the tests: others may have the program mapped.
+    fn build_package(
+        &self,
+        source: &Path,
+        way: Way,
+        stripped: bool,
+        architecture: &str,
+        output: &Path,
+    ) -> Result<PathBuf> {
+        static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+        let mut built = BUILT.lock().expect("no builder panicked");
+        if built.contains(output) {
+            return Ok(output.to_path_buf());
+        }
+        let mut link_flags = if stripped { "-s -w".to_owned() } else { String::new() };
+        link_flags.push_str(match way.link {
+            Link::Pure | Link::Cgo => "",
+            Link::External => " -linkmode=external",
+            Link::ExternalPacked => " -linkmode=external -extldflags=-Wl,-z,pack-relative-relocs",
+        });
+        let status = Command::new(&self.go)
+            .current_dir(source)
+            .args(["build", "-buildvcs=false", "-ldflags", &link_flags, "-o"])
+            .arg(output)
+            .args(if way.pie { &["-buildmode=pie"][..] } else { &["-buildmode=exe"] })
+            .arg(".")
+            .env("GOCACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache"))
+            .env("GOPROXY", "off")
+            .env("GOTOOLCHAIN", "local")
+            .env("GOARCH", architecture)
+            .env("CGO_ENABLED", if way.link == Link::Pure { "0" } else { "1" })
+            .env_remove("GOFLAGS")
+            .status()
+            .context("run go build")?;
+        ensure!(status.success(), "{} cannot build {way:?}", self.version);
+        without_sections(output)?;
+        built.insert(output.to_path_buf());
+        Ok(output.to_path_buf())
+    }
+}
+
+fn ways() -> impl Iterator<Item = Way> {
+    let compiler = has_c_compiler();
+    if !compiler {
+        eprintln!("skipped: no C compiler, so no programs with cgo");
+    }
+    WAYS.into_iter().filter(move |way| compiler || way.link == Link::Pure)
+}
+
+type Functions = BTreeSet<(u64, String)>;
+
+/// What the symbol table says, for the code that Go linked.
+fn truth(program: &Path) -> Result<Functions> {
+    let bytes = fs::read(program)?;
+    let elf = object::File::parse(&*bytes)?;
+    let address = |name: &str| elf.symbol_by_name(name).map(|symbol| symbol.address());
+    let text = address("runtime.text").context("no runtime.text")?;
+    let end = address("runtime.etext").context("no runtime.etext")?;
+    let functions =
+        elf.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition());
+    let named = functions.filter(|symbol| (text..end).contains(&symbol.address())).filter_map(|symbol| {
+        let name = symbol.name().ok()?;
+        let plain = name.strip_suffix(".abi0").or_else(|| name.strip_suffix(".abiinternal")).unwrap_or(name);
+        // The start of what a C object brought along is no function.
+        (!plain.contains("(.text")).then(|| (symbol.address(), without_types(plain)))
+    });
+    Ok(named.filter(|(_, name)| name != "runtime.text" && name != "runtime.etext").collect())
+}
+
+/// Some releases keep the types of generic functions in one of the two tables only.
+fn without_types(name: &str) -> String {
+    let name = name.replace('·', ".");
+    let types = name.find('[').zip(name.rfind(']'));
+    types.map_or_else(|| name.clone(), |(start, end)| format!("{}...{}", &name[..=start], &name[end..]))
+}
+
+fn read(program: &Path, within: &Functions) -> Result<Functions, SymbolError> {
+    let (first, last) = (within.first().map_or(0, |first| first.0), within.last().map_or(0, |last| last.0));
+    let mut functions = Functions::new();
+    symbols::each_function(program, &mut |name, address, _| {
+        if (first..=last).contains(&address) {
+            functions.insert((address, without_types(name)));
+        }
+    })?;
+    Ok(functions)
+}
+
+/// The copy of `program` that has no section headers.
+fn bare_copy(program: &Path) -> PathBuf {
+    let mut name = program.as_os_str().to_owned();
+    name.push("-nosections");
+    name.into()
+}
+
+/// Writes that copy: its file header does not know the section headers any more.
+fn without_sections(program: &Path) -> Result<()> {
+    let mut bytes = fs::read(program)?;
+    bytes[40..48].fill(0); // e_shoff
+    bytes[58..64].fill(0); // e_shentsize, e_shnum, e_shstrndx
+    let copy = bare_copy(program);
+    fs::write(&copy, bytes)?;
+    fs::set_permissions(&copy, fs::metadata(program)?.permissions())?;
+    Ok(())
+}
+
+#[track_caller]
+fn assert_same(found: &Functions, expected: &Functions, of: &Path) {
+    let missing: Vec<_> = expected.difference(found).take(5).collect();
+    let extra: Vec<_> = found.difference(expected).take(5).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "{}: of {} functions, not found {missing:x?}; found and not there {extra:x?}",
+        of.display(),
+        expected.len()
+    );
+}
+
+fn check_way(toolchain: &Toolchain, way: Way, architecture: &str) -> Result<()> {
+    let plain = toolchain.build(way, false, architecture)?;
+    let stripped = toolchain.build(way, true, architecture)?;
+    let expected = truth(&plain)?;
+    assert!(expected.len() > 1500, "{} functions in {}", expected.len(), plain.display());
+    for program in [plain.clone(), bare_copy(&plain), stripped.clone(), bare_copy(&stripped)] {
+        let found = read(&program, &expected).with_context(|| format!("read {}", program.display()))?;
+        assert_same(&found, &expected, &program);
+        let functions = symbols::find(&program, TRACK_EXPOSURE)?;
+        let [function] = functions.as_slice() else { panic!("{functions:?}") };
+        assert_eq!((function.abi, function.site.reason), (Abi::Go, SiteReason::AfterStackCheck));
+        assert!(function.site.address > function.address);
+        let info = symbols::go::build_info(&program)?.context("build information")?;
+        assert_eq!(info.go_version, toolchain.version);
+        assert_eq!(info.main.map(|module| module.path).as_deref(), Some("example.com/shop"));
+    }
+    eprintln!(
+        "{} {architecture} {way:?}: {} functions, exact in four forms",
+        toolchain.version,
+        expected.len()
+    );
+    Ok(())
+}
+
+#[test]
+fn every_function_of_every_build_is_where_the_symbol_table_has_it() -> Result<()> {
+    for toolchain in toolchains() {
+        for way in ways() {
+            check_way(toolchain, way, native())?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_function_of_a_build_for_the_other_machine_too() -> Result<()> {
+    for toolchain in toolchains() {
+        for architecture in ["amd64", "arm64"] {
+            check_way(toolchain, Way { pie: false, link: Link::Pure }, architecture)?;
+            check_way(toolchain, Way { pie: true, link: Link::Pure }, architecture)?;
+        }
+    }
+    Ok(())
+}
+
+/// Go's name of this machine.
+const fn native() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+/// A stripped, position-independent program without section headers.
+fn bare(toolchain: &Toolchain) -> Result<PathBuf> {
+    Ok(bare_copy(&toolchain.build(Way { pie: true, link: Link::Pure }, true, native())?))
+}
+
+#[test]
+fn each_kind_of_function_has_its_place() -> Result<()> {
+    use SiteReason::{AfterStackCheck, NoStackCheck};
+    for toolchain in toolchains() {
+        let program = bare(toolchain)?;
+        for (name, count, reason) in [
+            ("example.com/shop/sdk.(*Client).TrackClick", 1, AfterStackCheck),
+            ("example.com/shop/sdk.Client.ByValue", 1, AfterStackCheck),
+            ("example.com/shop/sdk.HugeFrame", 1, AfterStackCheck),
+            ("example.com/shop/sdk.NoStackCheck", 1, NoStackCheck),
+            ("example.com/shop/sdk.Generic[...]", 2, AfterStackCheck),
+            ("example.com/shop/sdk.Callback.func1", 1, AfterStackCheck),
+            ("*/sdk.Track*", 1, AfterStackCheck),
+            ("golang.org/x/net/dns/dnsmessage.(*Parser).Start", 1, AfterStackCheck),
+        ] {
+            let functions = symbols::find(&program, name).with_context(|| toolchain.version.clone())?;
+            assert_eq!(functions.len(), count, "{functions:?}");
+            assert!(functions.iter().all(|function| function.site.reason == reason), "{functions:?}");
+        }
+        let thin = symbols::find(&program, "example.com/shop/sdk.Thin")?;
+        let inlined = thin[0].inlined.clone().context("inlining is known since Go 1.18")?;
+        assert_eq!((inlined.count, inlined.into), (1, vec!["main.once".to_owned()]));
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_not_there_is_answered_with_what_is() -> Result<()> {
+    for toolchain in toolchains() {
+        let program = bare(toolchain)?;
+        let Err(SymbolError::NotFound { nearest, .. }) = symbols::find(&program, "sdk.TrackExposure") else {
+            panic!("a name without its path was found");
+        };
+        assert_eq!(nearest, [TRACK_EXPOSURE]);
+        let Err(SymbolError::NotFound { inlined, .. }) = symbols::find(&program, "example.com/shop/sdk.New")
+        else {
+            panic!("an inlined function was found");
+        };
+        assert!(inlined.count >= 1 && inlined.into.contains(&"main.once".to_owned()), "{inlined:?}");
+        assert!(matches!(symbols::find(&program, "*"), Err(SymbolError::TooMany { .. })));
+        let mut text = Vec::new();
+        symbols::describe(&program, Some("*/sdk.Track*"), &mut text)?;
+        let text = String::from_utf8(text)?;
+        assert!(text.contains(&toolchain.version) && text.contains("after the stack check"), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_go_program_inside_a_go_program_is_not_taken_for_it() -> Result<()> {
+    for toolchain in toolchains() {
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("go.mod"), "module example.com/outer\n\ngo 1.18\n")?;
+        let source = "package main\n\nimport _ \"embed\"\n\n//go:embed inner\nvar inner []byte\n\nfunc main() { println(len(inner)) }\n";
+        fs::write(folder.path().join("main.go"), source)?;
+        fs::copy(bare(toolchain)?, folder.path().join("inner"))?;
+        let way = Way { pie: true, link: Link::Pure };
+        let outer =
+            toolchain.build_package(folder.path(), way, true, native(), &folder.path().join("outer"))?;
+        let outer = bare_copy(&outer);
+        assert_eq!(symbols::find(&outer, "main.main")?.len(), 1);
+        assert!(matches!(symbols::find(&outer, TRACK_EXPOSURE), Err(SymbolError::NotFound { .. })));
+    }
+    Ok(())
+}
+
+/// Probes by the kernel's own interface, gone with the value.
+struct KernelCounters {
+    group: String,
+}
+
+impl KernelCounters {
+    const FOLDER: &str = "/sys/kernel/tracing";
+
+    /// Probes at these offsets of `program`; `None` where this process may not set any.
+    fn new(program: &Path, places: &[(&str, u64)]) -> Result<Option<Self>> {
+        let events = Path::new(Self::FOLDER).join("uprobe_events");
+        let Ok(mut file) = fs::OpenOptions::new().append(true).open(events) else { return Ok(None) };
+        let counters = Self { group: format!("linktracer_test_{}", std::process::id()) };
+        for (name, offset) in places {
+            // Each probe is one write.
+            file.write_all(
+                format!("p:{}/{name} {}:{offset:#x}\n", counters.group, program.display()).as_bytes(),
+            )?;
+        }
+        counters.enable(true)?;
+        Ok(Some(counters))
+    }
+
+    fn enable(&self, on: bool) -> Result<()> {
+        let file = Path::new(Self::FOLDER).join("events").join(&self.group).join("enable");
+        fs::write(file, if on { "1" } else { "0" }).context("switch the probes")
+    }
+
+    fn hits(&self, probe: &str) -> Result<u64> {
+        let profile = fs::read_to_string(Path::new(Self::FOLDER).join("uprobe_profile"))?;
+        let mut lines = profile.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = lines.find(|fields| fields.get(1) == Some(&probe)).context("no such probe")?;
+        Ok(line.get(2).context("no count")?.parse()?)
+    }
+}
+
+impl Drop for KernelCounters {
+    fn drop(&mut self) {
+        let _ = self.enable(false);
+        let events = fs::OpenOptions::new().append(true).open(Path::new(Self::FOLDER).join("uprobe_events"));
+        if let Ok(mut file) = events {
+            let _ = file.write_all(format!("-:{}/\n", self.group).as_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_probe_at_the_place_counts_each_call_once_while_stacks_grow() -> Result<()> {
+    const CALLS: u64 = 170_000;
+    for toolchain in toolchains() {
+        for pie in [false, true] {
+            let program = bare_copy(&toolchain.build(Way { pie, link: Link::Pure }, true, native())?);
+            let function = symbols::find(&program, TRACK_EXPOSURE)?.remove(0);
+            let entry = function.site.file_offset - (function.site.address - function.address);
+            let places = [("at_site", function.site.file_offset), ("at_entry", entry)];
+            let Some(counters) = KernelCounters::new(&program, &places)? else {
+                eprintln!(
+                    "skipped: tracefs is not there or not writable, so no probe by the kernel's own interface"
+                );
+                return Ok(());
+            };
+            let output = Command::new(&program)
+                .args(["grow", &CALLS.to_string()])
+                .stderr(Stdio::inherit())
+                .output()?;
+            assert!(output.status.success());
+            assert_eq!(
+                String::from_utf8(output.stdout)?.trim(),
+                CALLS.to_string(),
+                "the fixture's own count"
+            );
+            let (site, entry) = (counters.hits("at_site")?, counters.hits("at_entry")?);
+            eprintln!(
+                "{} pie={pie}: {CALLS} calls, {site} hits at the place, {entry} at the entry",
+                toolchain.version
+            );
+            assert_eq!(site, CALLS);
+            assert!(entry > CALLS, "no stack grew: {entry} hits at the entry");
+        }
+    }
+    Ok(())
+}
+
+/// Where a program's headers, its table of functions, its data and its code are, for damage.
+fn vulnerable(bytes: &[u8]) -> Vec<usize> {
+    let magic = [0xf1, 0xff, 0xff, 0xff, 0, 0];
+    let table =
+        bytes.windows(6).position(|window| window == magic || window[..] == [0xf0, 0xff, 0xff, 0xff, 0, 0]);
+    let elf = object::File::parse(bytes).expect("the fixture is a program");
+    let segments =
+        object::Object::segments(&elf).map(|segment| object::ObjectSegment::file_range(&segment).0);
+    let starts = segments.filter_map(|start| usize::try_from(start).ok());
+    starts.chain(table).chain([0, 0x1000]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_program_is_answered_and_never_ends_the_reader(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..6000, any::<u8>()), 1..40),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+        which in any::<prop::sample::Index>(),
+    ) {
+        if toolchains().is_empty() {
+            return Ok(());
+        }
+        static PROGRAMS: OnceLock<Vec<(Vec<u8>, Vec<usize>)>> = OnceLock::new();
+        let programs = PROGRAMS.get_or_init(|| {
+            let ways = [Way { pie: false, link: Link::Pure }, Way { pie: true, link: Link::Pure }];
+            let all = toolchains().iter().flat_map(|toolchain| ways.map(|way| (toolchain, way)));
+            let build = |(toolchain, way): (&Toolchain, Way)| {
+                let path = toolchain.build(way, way.pie, native()).expect("the fixture builds");
+                let bytes = fs::read(path).expect("it was just built");
+                let places = vulnerable(&bytes);
+                (bytes, places)
+            };
+            all.map(build).collect()
+        });
+        let (bytes, places) = which.get(programs);
+        let mut bytes = bytes.clone();
+        for (place, offset, value) in damage {
+            let at = place.get(places) + offset;
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        // Any answer will do, as long as there is one.
+        for pattern in [TRACK_EXPOSURE, "*.Track*", "nothing"] {
+            let _ = symbols::find_in(Path::new("damaged"), &bytes, pattern);
+        }
+        let _ = symbols::describe_in(Path::new("damaged"), &bytes, Some("*Track*"), &mut std::io::sink());
+        let _ = symbols::go::build_info_in(Path::new("damaged"), &bytes);
+    }
+}
