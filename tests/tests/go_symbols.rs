@@ -15,11 +15,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, OnceLock},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
 use proptest::prelude::*;
+use tests::{daemon::Daemon, wait_for};
 use tracer_user::{
     config::Abi,
     symbols::{self, SiteReason, SymbolError},
@@ -497,4 +499,33 @@ proptest! {
         let _ = symbols::describe_in(Path::new("damaged"), &bytes, Some("*Track*"), &mut std::io::sink());
         let _ = symbols::go::build_info_in(Path::new("damaged"), &bytes);
     }
+}
+
+/// The daemon and not only the kernel: each call of a function whose stack grows is one event, with its ids.
+#[test]
+fn every_call_of_a_stripped_program_is_one_event() -> Result<()> {
+    const CALLS: u32 = 170_000;
+    for toolchain in toolchains() {
+        for pie in [false, true] {
+            let program = bare_copy(&toolchain.build(Way { pie, link: Link::Pure }, true, native())?);
+            let scratch = tempfile::tempdir()?;
+            let services = format!(
+                "ring_buffer_size: 64MiB\nservices:\n  - name: shop\n    match: {{ exe: {} }}\n    exposure: {{ symbol: {TRACK_EXPOSURE}, args: \"(request_id string, item_id string)\" }}\njoin: {{ lateness: 500ms }}\n",
+                program.display()
+            );
+            let daemon = Daemon::start(scratch.path(), &services);
+            let output = Command::new(&program).args(["grow", &CALLS.to_string()]).output()?;
+            assert!(output.status.success());
+            let events = || daemon.metric("linktracer_events_total", &[("kind", "exposure")]);
+            wait_for("every call is an event", Duration::from_secs(60), || {
+                assert!(events() <= f64::from(CALLS), "{} events of {CALLS} calls", events());
+                (events() == f64::from(CALLS)).then_some(())
+            });
+            let missing = [("edge", "request_exposure"), ("outcome", "missing_id")];
+            assert_eq!(daemon.metric("linktracer_links_total", &missing), 0.0, "{}", daemon.log());
+            daemon.finish();
+            eprintln!("{} pie={pie}: {CALLS} calls, as many events", toolchain.version);
+        }
+    }
+    Ok(())
 }

@@ -18,7 +18,7 @@ use tracing_subscriber::{
 use crate::{
     build,
     config::{Config, ConfigError, HookChoice},
-    demo, preflight, replay, run,
+    demo, preflight, replay, run, symbols,
 };
 
 /// From request to exposure to click, seen from the kernel: which tracking links of a
@@ -43,6 +43,8 @@ enum Command {
     Record(RecordArgs),
     /// Join recorded events and print what became of them.
     Replay(replay::ReplayArgs),
+    /// Show which functions of a program could be probed, at which place, and why there.
+    Symbols(SymbolsArgs),
     /// Trace a small service with faults of known number, and show the truth beside what was measured.
     Demo(demo::DemoArgs),
 }
@@ -81,6 +83,16 @@ struct RecordArgs {
     duration: Option<Duration>,
 }
 
+#[derive(Debug, Args)]
+struct SymbolsArgs {
+    /// An executable or a shared library.
+    #[arg(value_name = "BINARY")]
+    binary: PathBuf,
+    /// A function's name, exact or with `*`; without it the exported ones are listed.
+    #[arg(value_name = "PATTERN")]
+    pattern: Option<String>,
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -108,6 +120,11 @@ pub fn main() -> ExitCode {
         }),
         Command::Check(args) => configured(args).and_then(|config| Ok(check(&config)?)),
         Command::Replay(args) => replay_command(args).map_err(Failure::Failed),
+        Command::Symbols(args) => {
+            let described =
+                symbols::describe(&args.binary, args.pattern.as_deref(), &mut io::stdout().lock());
+            described.map(|()| true).map_err(|error| Failure::Failed(error.into()))
+        }
         Command::Demo(args) => {
             let mut out = io::stdout();
             demo::run(args, tracer_common::limits::MAX_ID_LEN, &mut out).map_err(Failure::Failed)

@@ -21,6 +21,11 @@ use crate::{
 /// Tells the end-to-end tests which binary to run: they are in another package, which cargo does not tell.
 const BINARY_VARIABLE: &str = "LINKTRACER_BIN";
 
+/// Names a Go toolchain to the tests that build Go programs.
+const GO_VARIABLE: &str = "LINKTRACER_GO";
+/// Makes those tests fail, not skip, where there is none.
+const GO_REQUIRED_VARIABLE: &str = "LINKTRACER_REQUIRE_GO";
+
 /// Asks tests that know a long form of themselves for it.
 const LONG_VARIABLE: &str = "LINKTRACER_LONG_TESTS";
 
@@ -156,6 +161,9 @@ fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {
         test.env(LONG_VARIABLE, "1");
     }
     test.env(BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
+    if !arguments.unit_only {
+        test.env(GO_VARIABLE, setup::go_binary(machine)).env(GO_REQUIRED_VARIABLE, "1");
+    }
     visibly(&mut test)
 }
 

@@ -6,10 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{go_build_info, proc};
+use super::proc;
 use crate::{
     config::{LabelSource, Service},
     domain::Labels,
+    symbols::go,
 };
 
 /// Values that the labels `release` and `group` can each have per service; what goes beyond becomes
@@ -97,7 +98,10 @@ impl LabelBook {
 fn value(source: &LabelSource, pid: u32) -> Option<String> {
     match source {
         LabelSource::Environment(name) => proc::environment_variable(pid, name).ok()?,
-        LabelSource::GoBuildInfo => go_build_info::revision(&proc::reach(pid, &proc::exe(pid).ok()?)),
+        LabelSource::GoBuildInfo => {
+            let file = proc::reach(pid, &proc::exe(pid).ok()?);
+            go::build_info(&file).ok()??.revision().map(str::to_owned)
+        }
     }
     .filter(|value| !value.is_empty())
 }

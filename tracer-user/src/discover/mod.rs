@@ -5,7 +5,6 @@
 //! of targets is written by `run.rs`.
 
 mod files;
-mod go_build_info;
 mod labels;
 mod proc;
 mod table;

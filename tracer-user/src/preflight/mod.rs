@@ -170,7 +170,7 @@ fn service_checks(service: &Service) -> Vec<Check> {
                 }
                 Err(error) => {
                     let text = format!(
-                        "{}: {error}\n  remedy: correct `symbol`; `nm -D FILE` lists what there is",
+                        "{}: {error}\n  remedy: correct `symbol`; `linktracer symbols FILE` lists what there is",
                         probe.place
                     );
                     check(subject(what), Status::Failed, text)

