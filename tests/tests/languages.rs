@@ -44,6 +44,9 @@ fn check(scratch: &Path, program: &Path, exposure: &str, click: &str) {
     daemon.finish();
 }
 
+/// `rec::trackExposure(const std::string &, const std::string &)`
+const EXPOSURE: &str = "_ZN3rec13trackExposureERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEES7_";
+
 #[test]
 fn cpp_strings_by_value_and_by_reference() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
@@ -53,7 +56,7 @@ fn cpp_strings_by_value_and_by_reference() {
     check(
         scratch.path(),
         &program,
-        &format!("symbol: _ZN3rec13trackExposureERK{text}S7_, args: \"(request_id string, item_id string)\""),
+        &format!("symbol: {EXPOSURE}, args: \"(request_id string, item_id string)\""),
         &format!(
             "symbol: _ZN3rec7Tracker5clickEd{text}RKS6_, args: \"(this pointer, score float, item_id string, request_id string)\""
         ),
@@ -76,4 +79,28 @@ fn rust_strings_without_an_end_mark() {
         "abi: rust, symbol: track_exposure, args: \"(request_id string, item_id string)\"",
         "abi: rust, symbol: track_click, args: \"(item_id string, position int, request_id string)\"",
     );
+}
+
+#[test]
+fn two_hundred_short_lived_processes_in_a_row_are_all_seen() {
+    const PROCESSES: u32 = 200;
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let program = scratch.path().join("short");
+    run(Command::new("g++").arg("-O2").arg(fixture("strings.cpp")).arg("-o").arg(&program));
+    let services = format!(
+        "services:\n  - name: app\n    match: {{ exe: {} }}\n    exposure: {{ symbol: {EXPOSURE}, args: \"(request_id string, item_id string)\" }}\njoin: {{ lateness: 500ms }}\n",
+        program.display()
+    );
+    let daemon = Daemon::start(scratch.path(), &services);
+    for _ in 0..PROCESSES {
+        run(Command::new(&program).arg("1"));
+    }
+    let events = || daemon.metric("linktracer_events_total", &[("kind", "exposure"), ("service", "app")]);
+    wait_for("every process's call is an event", Duration::from_secs(20), || {
+        (events() == f64::from(PROCESSES)).then_some(())
+    });
+    wait_for("none is left", Duration::from_secs(20), || {
+        (daemon.metric("linktracer_target_processes", &[]) == 0.0).then_some(())
+    });
+    daemon.finish();
 }
