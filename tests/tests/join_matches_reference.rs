@@ -46,6 +46,7 @@ fn join_configs() -> impl Strategy<Value = JoinConfig> {
                 skew_ns,
                 idle_timeout_ns,
                 reports,
+                memory_limit_bytes: u64::MAX,
             }
         },
     )

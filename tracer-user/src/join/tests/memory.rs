@@ -26,7 +26,7 @@ fn of_a_year_is_empty_after_the_last_window() {
     join.heartbeat(&"node-a".into(), 366 * 24 * HOUR_NS, &mut outcomes);
     counts.extend(&outcomes);
     assert!(join.pending().is_empty(), "{:?}", join.pending());
-    assert!(join.state.is_empty(), "{:?}", join.state);
+    assert!(join.engine().is_empty(), "{:?}", join.engine());
     assert_eq!(counts.edges.triple.complete, 365 * 24 * 2 / 3);
     assert_eq!(counts.edges.triple.broken, 365 * 24 / 3);
 }
@@ -44,7 +44,7 @@ fn of_one_request_id_is_bounded_by_its_windows() {
         outcomes.clear();
     }
     let remembered = usize::try_from(CLICK_WINDOW + SKEW).expect("a small number") + 2;
-    assert!(join.state.longest() <= remembered, "{} of {remembered}", join.state.longest());
+    assert!(join.engine().open.longest() <= remembered, "{} of {remembered}", join.engine().open.longest());
 }
 
 #[test]
@@ -55,5 +55,5 @@ fn of_events_too_late_to_matter_is_nothing() {
     for event in [request(1), exposure(2), click(3), report(4)] {
         join.push(event, &mut outcomes);
     }
-    assert!(join.state.is_empty(), "{:?}", join.state);
+    assert!(join.engine().is_empty(), "{:?}", join.engine());
 }

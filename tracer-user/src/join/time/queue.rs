@@ -1,13 +1,15 @@
 //! A priority queue for keys that arrive almost in order.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
+
+use super::fifo::Fifo;
 
 /// Pops the least key first. Keys that arrive in order cost no comparison beyond the last one; those
 /// that do not go to a heap. Among equal keys any may come first.
 #[derive(Debug)]
-pub(super) struct Queue<K, V> {
-    in_order: VecDeque<Entry<K, V>>,
+pub(in super::super) struct Queue<K, V> {
+    in_order: Fifo<Entry<K, V>>,
     out_of_order: BinaryHeap<Entry<K, V>>,
 }
 
@@ -18,16 +20,28 @@ struct Entry<K, V> {
 }
 
 impl<K: Ord + Copy, V> Queue<K, V> {
-    pub(super) fn push(&mut self, key: K, value: V) {
+    pub(in super::super) fn push(&mut self, key: K, value: V) {
         let entry = Entry { key, value };
         match self.in_order.back() {
             Some(last) if key < last.key => self.out_of_order.push(entry),
-            _ => self.in_order.push_back(entry),
+            _ => self.in_order.push(entry),
         }
     }
 
+    /// The least key.
+    pub(in super::super) fn first(&self) -> Option<K> {
+        let in_order = self.in_order.front().map(|entry| entry.key);
+        let out_of_order = self.out_of_order.peek().map(|entry| entry.key);
+        in_order.into_iter().chain(out_of_order).min()
+    }
+
+    /// What it takes, spare room included.
+    pub(in super::super) fn bytes(&self) -> u64 {
+        self.in_order.bytes() + (self.out_of_order.capacity() * size_of::<Entry<K, V>>()) as u64
+    }
+
     /// Takes the entry with the least key if its key is due.
-    pub(super) fn pop_if(&mut self, due: impl FnOnce(&K) -> bool) -> Option<V> {
+    pub(in super::super) fn pop_if(&mut self, due: impl FnOnce(&K) -> bool) -> Option<V> {
         let from_heap = match (self.in_order.front(), self.out_of_order.peek()) {
             (None, None) => return None,
             (None, Some(_)) => true,
@@ -38,7 +52,8 @@ impl<K: Ord + Copy, V> Queue<K, V> {
             let is_due = self.out_of_order.peek().is_some_and(|entry| due(&entry.key));
             if is_due { self.out_of_order.pop().map(|entry| entry.value) } else { None }
         } else {
-            self.in_order.pop_front_if(|entry| due(&entry.key)).map(|entry| entry.value)
+            let is_due = self.in_order.front().is_some_and(|entry| due(&entry.key));
+            if is_due { self.in_order.pop().map(|entry| entry.value) } else { None }
         }
     }
 }
@@ -48,7 +63,7 @@ where
     Entry<K, V>: Ord,
 {
     fn default() -> Self {
-        Self { in_order: VecDeque::new(), out_of_order: BinaryHeap::new() }
+        Self { in_order: Fifo::default(), out_of_order: BinaryHeap::new() }
     }
 }
 
