@@ -28,8 +28,8 @@ use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome};
 
 /// Events taken at once. More would make the longest step longer, and no faster on the whole.
 const BATCH: usize = 64;
-/// Groups looked at for expiry beside those of a batch, each time.
-const EXPIRED_BESIDE: usize = 16;
+/// Groups looked at for expiry with each batch, beside three for each one that was added.
+const EXPIRED_BESIDE: usize = 4;
 /// The same by a heartbeat, which comes seldom.
 const EXPIRED_BY_HEARTBEAT: usize = 1024;
 
@@ -58,7 +58,10 @@ pub struct Engine {
     /// Packed groups.
     pub(super) arena: Arena,
     pub(super) wheel: Wheel,
-    /// Packed groups whose request waits to be exposed, by the time of the request.
+    /// Packed groups that began with a request and that the wheel does not have yet, by the time of the
+    /// request. Most no longer wait for an exposure.
+    pub(super) new_requests: Queue<u64, Handle>,
+    /// Other packed groups whose request waits for an exposure, by its time.
     pub(super) waiting_requests: Queue<u64, Handle>,
     pub(super) open: Open,
     pub(super) processes: Slab<Process>,
@@ -93,6 +96,7 @@ impl Engine {
             index: Index::default(),
             arena: Arena::default(),
             wheel: Wheel::new(retention_ns),
+            new_requests: Queue::default(),
             waiting_requests: Queue::default(),
             open: Open::default(),
             processes: Slab::default(),
@@ -131,8 +135,10 @@ impl Engine {
             if self.reorder.bytes() > self.config.memory_limit_bytes / 2 {
                 self.relieve_buffer();
             }
-            if self.pushed >= BATCH {
-                self.advance(out);
+            if self.pushed >= BATCH / 2 {
+                // Twice as many as came, so that it catches up when the watermark has leapt.
+                self.pushed = 0;
+                self.take_batch(Until::Before(self.watermark.get_ns()), out);
             }
         }
         self.check_accounting(first_new, out);
@@ -222,6 +228,7 @@ impl Engine {
         self.arena.bytes()
             + self.index.bytes()
             + self.wheel.bytes()
+            + self.new_requests.bytes()
             + self.waiting_requests.bytes()
             + self.reorder.bytes()
             + self.watermark.bytes()
@@ -267,42 +274,60 @@ impl Engine {
     }
 
     fn take_due(&mut self, until: Until, out: &mut Vec<Decision>) {
-        loop {
-            let mut batch = std::mem::take(&mut self.batch);
-            self.reorder.take(until, BATCH, &mut batch);
-            self.fetch(&batch);
-            for event in &batch {
-                self.pending.buffered[event.kind] -= 1;
-                self.run_deadlines(Until::Before(event.timestamp_ns), out);
-                self.move_to(event.timestamp_ns);
-                self.take(event, false, out);
-            }
-            let taken = batch.len();
-            batch.clear();
-            self.batch = batch;
-            // At least as many as can have been added, so that what is over is removed.
-            self.expire_packed(taken + EXPIRED_BESIDE);
-            self.keep_memory_limit(out);
-            if taken < BATCH {
-                return;
-            }
+        while self.take_batch(until, out) == BATCH {}
+    }
+
+    /// Takes the next events that are due. Returns how many.
+    fn take_batch(&mut self, until: Until, out: &mut Vec<Decision>) -> usize {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.reorder.take(until, BATCH, &mut batch);
+        let mut places = [None; BATCH];
+        self.fetch(&batch, &mut places);
+        let groups_before = self.index.len();
+        for (event, place) in batch.iter().zip(places) {
+            self.pending.buffered[event.kind] -= 1;
+            self.run_deadlines(Until::Before(event.timestamp_ns), out);
+            self.move_to(event.timestamp_ns);
+            self.take_in_order(event, place, out);
         }
+        let taken = batch.len();
+        batch.clear();
+        self.batch = batch;
+        // A group is looked at twice or so. So what is over is removed as fast as groups are added.
+        let added = self.index.len().saturating_sub(groups_before).min(BATCH);
+        self.expire_packed(2 * added + EXPIRED_BESIDE);
+        self.keep_memory_limit(out);
+        taken
     }
 
     /// Looks at what the events of a batch will look at, so that the processor fetches it from memory
-    /// for all of them at the same time. It decides nothing.
-    fn fetch(&self, batch: &[JoinEvent]) {
-        let mut places = [None; BATCH];
+    /// for all of them at the same time. It decides nothing; `places` are guesses.
+    fn fetch(&self, batch: &[JoinEvent], places: &mut [Option<Place>; BATCH]) {
         for (place, event) in places.iter_mut().zip(batch) {
             *place = self.index.guess(event.request);
         }
-        let mut sum = 0;
-        for place in places.into_iter().take(batch.len()).flatten() {
-            if let Place::Packed(handle) = place {
-                sum ^= self.arena.look_at(handle);
-            }
+        let packed = || {
+            places.iter().take(batch.len()).filter_map(|place| match place {
+                Some(Place::Packed(handle)) => Some(*handle),
+                _ => None,
+            })
+        };
+        let heads = packed().fold(0, |sum, handle| sum ^ self.arena.look_at(handle));
+        let rest = packed().fold(0, |sum, handle| sum ^ self.arena.look_at_next(handle));
+        std::hint::black_box(heads ^ rest);
+    }
+
+    /// Takes an event in order; `guess` is where its group may be.
+    fn take_in_order(&mut self, event: &JoinEvent, guess: Option<Place>, out: &mut Vec<Decision>) {
+        if let Some(Place::Packed(handle)) = guess
+            && let Some(head) = self.arena.head_if_live(handle)
+            && head.request == event.request
+            && !event.lacks_an_id()
+            && self.take_packed(handle, head, event, out)
+        {
+            return;
         }
-        std::hint::black_box(sum);
+        self.take(event, false, out);
     }
 
     fn take(&mut self, event: &JoinEvent, late: bool, out: &mut Vec<Decision>) {
@@ -321,7 +346,11 @@ impl Engine {
                     self.add_packed(event);
                     return;
                 }
-                Some(Place::Packed(handle)) if self.take_packed(handle, event, out) => return,
+                Some(Place::Packed(handle))
+                    if self.take_packed(handle, self.arena.head(handle), event, out) =>
+                {
+                    return;
+                }
                 _ => {}
             }
         }

@@ -5,11 +5,12 @@ use super::index::Place;
 use super::open::{Decision, Group, Key, Pair};
 use super::packed::arena::{Handle, SEGMENT_BYTES};
 use super::packed::record::{Head, Tag};
+use super::time::wheel::NO_BUCKET;
 use crate::domain::{Kind, LinkOutcome, Outcome};
 
 /// State grows by less than this between two looks at the limit: a segment of each class, and room for
 /// the tables.
-const HEADROOM_BYTES: u64 = 4 * SEGMENT_BYTES;
+const HEADROOM_BYTES: u64 = 5 * SEGMENT_BYTES;
 
 /// What was given up so far to keep the memory bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -57,8 +58,10 @@ impl Engine {
     pub(super) fn keep_memory_limit(&mut self, out: &mut Vec<Decision>) {
         let limit_bytes = self.config.memory_limit_bytes;
         while self.memory_bytes() + HEADROOM_BYTES > limit_bytes {
-            let packed_ns = self.wheel.oldest_ns();
-            let oldest_ns = [packed_ns, self.deadlines.forget_group.first()].into_iter().flatten().min();
+            let retention_ns = self.config.request_retention_ns();
+            let new_ns = self.new_requests.first().map(|ns| ns.saturating_add(retention_ns));
+            let open_ns = self.deadlines.forget_group.first();
+            let oldest_ns = [self.wheel.oldest_ns(), new_ns, open_ns].into_iter().flatten().min();
             match oldest_ns {
                 Some(until_ns) => self.evict(until_ns, out),
                 None if self.processes.len() > 0 => {
@@ -115,15 +118,31 @@ impl Engine {
     fn due_groups(&mut self, until_ns: u64) -> (Vec<(Handle, Head)>, Vec<Key>) {
         let (mut packed, mut kept) = (Vec::new(), Vec::new());
         while let Some((handle, bucket)) = self.wheel.pop_begun_by(until_ns) {
-            let Some((head, group_until_ns)) = self.packed_until_ns(handle, bucket) else { continue };
-            if group_until_ns <= until_ns {
+            let Some(head) = self.packed_in(handle, bucket) else { continue };
+            if head.alive_until_ns <= until_ns { &mut packed } else { &mut kept }.push((handle, head));
+        }
+        let retention_ns = self.config.request_retention_ns();
+        let is_due = |request_ns: &u64| request_ns.saturating_add(retention_ns) <= until_ns;
+        while let Some((request_ns, handle)) = self.new_requests.pop_entry_if(is_due) {
+            // Two entries can lead to one group: the second one finds the group marked by the first.
+            let Some(mut head) = self.arena.head_if_live(handle).filter(|head| {
+                head.base_ns == request_ns && head.expiry_bucket == NO_BUCKET
+            }) else {
+                continue;
+            };
+            head.expiry_bucket = 0;
+            self.arena.set_head(handle, &head);
+            if head.alive_until_ns <= until_ns {
                 packed.push((handle, head));
             } else {
-                kept.push((handle, head, group_until_ns));
+                if head.request_waits() {
+                    self.await_exposure(handle, &head);
+                }
+                kept.push((handle, head));
             }
         }
-        for (handle, mut head, group_until_ns) in kept {
-            head.expiry_bucket = self.wheel.insert(handle, group_until_ns);
+        for (handle, mut head) in kept {
+            head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
             self.arena.set_head(handle, &head);
         }
         let (mut open, mut later) = (Vec::new(), Vec::new());

@@ -43,7 +43,7 @@ impl Fingerprinter {
         if id.is_empty() {
             return ItemPrint::MISSING;
         }
-        ItemPrint(hash(self.item_key, id)[0].max(1))
+        ItemPrint((hash(self.item_key, id)[0] & ItemPrint::MASK).max(1))
     }
 
     /// The fingerprint of the name of a source.

@@ -6,7 +6,7 @@
 //! from these (index, deadlines) is left out and made again by restoring.
 //!
 //! Deliberately absent: files and formats. [`SnapshotState`] can be serialised by serde; a segment
-//! is a slice of words.
+//! is a sequence of words.
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ use super::evict::Evicted;
 use super::fingerprint::Fingerprinter;
 use super::index::Place;
 use super::open::{Decision, Open, Slab};
-use super::packed::arena::{Arena, Block, Class, Layout};
+use super::packed::arena::{Arena, Block, Class, Layout, SEGMENT_LINES};
+use super::packed::line::Line;
 use super::pending::Pending;
 use super::reports::Process;
 use super::time::watermark::Progress;
@@ -66,18 +67,14 @@ pub enum RestoreError {
 
 impl Snapshot {
     /// A snapshot of what was read back.
-    pub fn new(state: SnapshotState, segments: Vec<Option<Box<[u64]>>>) -> Self {
-        Self { state, segments: segments.into_iter().map(|segment| segment.map(Arc::new)).collect() }
+    pub fn new(state: SnapshotState, segments: impl IntoIterator<Item = Option<SnapshotSegment>>) -> Self {
+        Self { state, segments: segments.into_iter().map(|segment| segment.map(|s| s.0)).collect() }
     }
 
-    /// All of it but the segments.
-    pub fn state(&self) -> &SnapshotState {
-        &self.state
-    }
-
-    /// The segments in order, absent ones included. Each that is dropped spares the join a copy.
-    pub fn into_segments(self) -> impl ExactSizeIterator<Item = Option<SnapshotSegment>> {
-        self.segments.into_iter().map(|segment| segment.map(SnapshotSegment))
+    /// All of it but the segments, and these in order, absent ones included. Each that is dropped
+    /// spares the join a copy.
+    pub fn into_parts(self) -> (SnapshotState, impl ExactSizeIterator<Item = Option<SnapshotSegment>>) {
+        (self.state, self.segments.into_iter().map(|segment| segment.map(SnapshotSegment)))
     }
 
     pub(super) fn labels(&self) -> &[Labels] {
@@ -90,15 +87,27 @@ impl Snapshot {
 }
 
 /// A piece of the state that the join may still use.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SnapshotSegment(Arc<Block>);
 
 impl SnapshotSegment {
-    /// Its words, always 8192.
-    pub fn words(&self) -> &[u64] {
-        &self.0
+    /// How many words it has.
+    pub const WORDS: usize = SEGMENT_LINES * LINE_WORDS;
+
+    /// A segment of these words. `None` when they are not as many as they must be.
+    pub fn from_words(words: &[u64]) -> Option<Self> {
+        let (lines, rest) = words.as_chunks::<LINE_WORDS>();
+        let lines: Block = lines.iter().map(|words| Line(*words)).collect();
+        (rest.is_empty() && lines.len() == SEGMENT_LINES).then(|| Self(Arc::new(lines)))
+    }
+
+    /// Its words, eight at a time.
+    pub fn words(&self) -> impl ExactSizeIterator<Item = &[u64; LINE_WORDS]> {
+        self.0.iter().map(|Line(words)| words)
     }
 }
+
+const LINE_WORDS: usize = 8;
 
 impl Engine {
     /// The whole state as it is now, in a form that can be read while the join goes on. `prints` and
@@ -180,8 +189,7 @@ impl Engine {
             if !self.arena.is_sound(&head) {
                 return Err(RestoreError::Group);
             }
-            let until_ns = self.packed_until_ns(handle, head.expiry_bucket).map_or(0, |(_, until_ns)| until_ns);
-            head.expiry_bucket = self.wheel.insert(handle, until_ns);
+            head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
             self.arena.set_head(handle, &head);
             self.index.insert(head.request, Place::Packed(handle));
             if head.request_waits() {

@@ -4,7 +4,8 @@ use super::{Engine, Exposure, Fate, Group, Key, Pair, Waiting};
 use crate::join::event::{ItemPrint, LabelsKey, RequestPrint};
 use crate::join::index::Place;
 use crate::join::packed::arena::Handle;
-use crate::join::packed::record::{Entry, MAX_ENTRIES, MAX_SPAN_NS, Tag};
+use crate::join::packed::line::MAX_SPAN_NS;
+use crate::join::packed::record::{Entry, MAX_ENTRIES, Tag};
 
 /// A group with more entries stays open: packed, it would be opened again soon.
 const MAX_PACKED_AGAIN: usize = MAX_ENTRIES / 2;
@@ -17,10 +18,9 @@ impl Engine {
         self.arena.free_group(handle);
         let key = self.open.groups.insert(Group::new(request));
         self.index.replace(request, Place::Packed(handle), Place::Open(key.number));
-        let mut alive_until_ns = 0;
+        let alive_until_ns = head.alive_until_ns;
         for entry in entries {
             let until_ns = self.remembered_until_ns(entry.tag, entry.timestamp_ns);
-            alive_until_ns = alive_until_ns.max(until_ns);
             self.unpack_entry(key, entry, until_ns);
         }
         if let Some(group) = self.open.groups.get_mut(key) {
@@ -106,16 +106,16 @@ impl Engine {
             return;
         }
         let (base_ns, at_base) = (packed.base_ns, packed.request_at_base);
-        let handle = self.arena.new_group(group.request, base_ns, at_base, packed.waiting);
-        let mut head = self.arena.head(handle);
+        let (handle, mut head) = self.arena.new_group(group.request, base_ns, at_base, packed.waiting);
+        head.alive_until_ns = group.alive_until_ns;
         for entry in packed.entries {
-            self.arena.add_entry(handle, &mut head, entry);
+            self.arena.add_entry(handle, &mut head, entry, 0);
         }
         self.index.replace(group.request, Place::Open(key.number), Place::Packed(handle));
         head.expiry_bucket = self.wheel.insert(handle, group.alive_until_ns);
         self.arena.set_head(handle, &head);
         if packed.waiting.is_some() {
-            self.await_exposure(handle, base_ns);
+            self.await_exposure(handle, &head);
         }
     }
 

@@ -2,36 +2,37 @@
 //!
 //! An extent never moves, so its handle is good until it is freed. A segment holds extents of one
 //! size and is given back when the last of them is freed. The free extents of one segment are used up
-//! before those of the next, in the order in which segments got some: what expires together is
-//! replaced together, so that segments do become empty.
+//! before those of the next, the last that got some first: they are in the cache still, and what
+//! expires together is replaced together, so that segments do become empty.
 //!
 //! A segment can be shared with a snapshot. It is then copied before it is changed, once.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Words of 8 bytes in a segment: 64 KiB, which takes about 10 us to copy.
-pub(in super::super) const SEGMENT_WORDS: usize = 1 << OFFSET_BITS;
-/// The same in bytes.
-pub(in super::super) const SEGMENT_BYTES: u64 = 8 * SEGMENT_WORDS as u64;
-const OFFSET_BITS: u32 = 13;
-/// With handles of 32 bits and words of 8 bytes, 32 GiB.
-const MAX_SEGMENTS: usize = 1 << (32 - OFFSET_BITS);
-/// Ends a list of free extents. No extent begins at the last word of a segment.
-const NO_OFFSET: u16 = SEGMENT_WORDS as u16 - 1;
+use super::line::Line;
 
-/// Where an extent begins: its segment and its first word in it.
+/// Lines in a segment: 64 KiB, which takes about 10 us to copy.
+pub(in super::super) const SEGMENT_LINES: usize = 1 << OFFSET_BITS;
+/// The same in bytes.
+pub(in super::super) const SEGMENT_BYTES: u64 = size_of::<Line>() as u64 * SEGMENT_LINES as u64;
+const OFFSET_BITS: u32 = 10;
+/// With handles of 32 bits, 256 GiB.
+const MAX_SEGMENTS: usize = 1 << (32 - OFFSET_BITS);
+/// Ends a list of free extents.
+const NO_OFFSET: u16 = u16::MAX;
+
+/// Where an extent begins: its segment and its first line in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) struct Handle(pub(in super::super) u32);
 
 impl Handle {
-    /// No extent. It is the last word of the last segment, where none begins.
+    /// No extent. There are never as many segments.
     pub(in super::super) const NONE: Self = Self(u32::MAX);
 
     fn new(segment: usize, offset: usize) -> Self {
-        debug_assert!(segment < MAX_SEGMENTS && offset < SEGMENT_WORDS, "a handle has 32 bits");
+        debug_assert!(segment < MAX_SEGMENTS - 1 && offset < SEGMENT_LINES, "a handle has 32 bits");
         #[expect(clippy::cast_possible_truncation, reason = "a segment is less than MAX_SEGMENTS")]
         Self(((segment << OFFSET_BITS) | offset) as u32)
     }
@@ -41,40 +42,46 @@ impl Handle {
     }
 
     fn offset(self) -> usize {
-        self.0 as usize & (SEGMENT_WORDS - 1)
+        self.0 as usize & (SEGMENT_LINES - 1)
     }
 }
 
 /// The sizes of extents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) enum Class {
-    /// The head of a packed group, with its first 8 entries.
+    /// The head of a packed group and a line of entries.
     Head,
-    /// 12 more entries.
-    Twelve,
-    /// 4 more entries.
-    Four,
+    /// A line of entries.
+    One,
+    /// Three of them.
+    Three,
+    /// Seven of them.
+    Seven,
 }
 
+/// How many classes there are.
+const CLASSES: usize = 4;
+
 impl Class {
-    pub(super) const fn words(self) -> usize {
+    pub(super) const fn lines(self) -> usize {
         match self {
-            Self::Head => 20,
-            Self::Twelve => 22,
-            Self::Four => 8,
+            Self::Head => 2,
+            Self::One => 1,
+            Self::Three => 3,
+            Self::Seven => 7,
         }
     }
 
     const fn last_offset(self) -> usize {
-        (SEGMENT_WORDS / self.words() - 1) * self.words()
+        (SEGMENT_LINES / self.lines() - 1) * self.lines()
     }
 }
 
-/// The words of one segment.
-pub(in super::super) type Block = Box<[u64]>;
+/// The lines of one segment.
+pub(in super::super) type Block = Box<[Line]>;
 
 #[derive(Debug)]
-enum Words {
+enum Lines {
     Owned(Block),
     /// A snapshot may still read it.
     Shared(Arc<Block>),
@@ -82,7 +89,7 @@ enum Words {
     Absent,
 }
 
-/// What is known of a segment beside its words.
+/// What is known of a segment beside its lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) struct Layout {
     class: Class,
@@ -99,34 +106,34 @@ pub(in super::super) struct Layout {
 /// Every segment in use.
 #[derive(Debug, Default)]
 pub(in super::super) struct Arena {
-    words: Vec<Words>,
+    segments: Vec<Lines>,
     layouts: Vec<Layout>,
     /// Segments that were given back; their numbers are used again.
     absent: Vec<u32>,
-    /// By class: segments with room, the one being filled first.
-    with_room: [VecDeque<u32>; 3],
+    /// By class: segments with room, the one being filled last.
+    with_room: [Vec<u32>; CLASSES],
 }
 
 impl Arena {
     /// What its segments take, spare extents included.
     pub(in super::super) fn bytes(&self) -> u64 {
-        let blocks = (self.words.len() - self.absent.len()) as u64 * SEGMENT_BYTES;
-        let directory = self.words.capacity() * size_of::<Words>()
+        let blocks = (self.segments.len() - self.absent.len()) as u64 * SEGMENT_BYTES;
+        let directory = self.segments.capacity() * size_of::<Lines>()
             + self.layouts.capacity() * size_of::<Layout>()
-            + (self.absent.capacity() + self.with_room.iter().map(VecDeque::capacity).sum::<usize>()) * 4;
+            + (self.absent.capacity() + self.with_room.iter().map(Vec::capacity).sum::<usize>()) * 4;
         blocks + directory as u64
     }
 
-    /// The words of an extent.
-    pub(super) fn get(&self, handle: Handle, class: Class) -> &[u64] {
+    /// The lines of an extent.
+    pub(super) fn get(&self, handle: Handle, class: Class) -> &[Line] {
         let from = handle.offset();
-        &self.block(handle.segment())[from..from + class.words()]
+        &self.block(handle.segment())[from..from + class.lines()]
     }
 
-    /// The words of an extent, to be changed.
-    pub(super) fn get_mut(&mut self, handle: Handle, class: Class) -> &mut [u64] {
+    /// The lines of an extent, to be changed.
+    pub(super) fn get_mut(&mut self, handle: Handle, class: Class) -> &mut [Line] {
         let from = handle.offset();
-        &mut self.block_mut(handle.segment())[from..from + class.words()]
+        &mut self.block_mut(handle.segment())[from..from + class.lines()]
     }
 
     /// Whether an extent of this class could begin here, whatever is in it.
@@ -134,12 +141,12 @@ impl Arena {
         let fits = |layout: &Layout| {
             layout.class == class && layout.live > 0 && handle.offset() < usize::from(layout.fresh)
         };
-        self.layouts.get(handle.segment()).is_some_and(fits) && handle.offset().is_multiple_of(class.words())
+        self.layouts.get(handle.segment()).is_some_and(fits) && handle.offset().is_multiple_of(class.lines())
     }
 
     /// A new extent of zeros.
     pub(super) fn allocate(&mut self, class: Class) -> Handle {
-        let number = match self.with_room[class as usize].front() {
+        let number = match self.with_room[class as usize].last() {
             Some(number) => *number as usize,
             None => self.add_segment(class),
         };
@@ -147,18 +154,18 @@ impl Arena {
         let offset = if layout.free == NO_OFFSET { layout.fresh } else { layout.free };
         let handle = Handle::new(number, usize::from(offset));
         if layout.free == NO_OFFSET {
-            layout.fresh += class.words() as u16;
+            layout.fresh += class.lines() as u16;
         } else {
-            let words = self.get_mut(handle, class);
-            let next = words[0] as u16;
-            words.fill(0);
+            let lines = self.get_mut(handle, class);
+            let next = lines[0].0[0] as u16;
+            lines.fill(Line::ZERO);
             self.layouts[number].free = next;
         }
         let layout = &mut self.layouts[number];
         layout.live += 1;
         if layout.free == NO_OFFSET && usize::from(layout.fresh) > class.last_offset() {
             layout.is_listed = false;
-            self.with_room[class as usize].pop_front();
+            self.with_room[class as usize].pop();
         }
         handle
     }
@@ -172,20 +179,21 @@ impl Arena {
         if layout.live == 0 {
             if layout.is_listed {
                 layout.is_listed = false;
-                self.with_room[class as usize].retain(|listed| *listed as usize != number);
+                let with_room = &mut self.with_room[class as usize];
+                if let Some(position) = with_room.iter().rposition(|listed| *listed as usize == number) {
+                    with_room.remove(position);
+                }
             }
-            self.words[number] = Words::Absent;
+            self.segments[number] = Lines::Absent;
             self.absent.push(number as u32);
             return;
         }
         let next = std::mem::replace(&mut layout.free, handle.offset() as u16);
         if !layout.is_listed {
             layout.is_listed = true;
-            self.with_room[class as usize].push_back(number as u32);
+            self.with_room[class as usize].push(number as u32);
         }
-        let words = self.get_mut(handle, class);
-        words.fill(0);
-        words[0] = u64::from(next);
+        self.get_mut(handle, class)[0].0[0] = u64::from(next);
     }
 
     /// Every extent of this class that was ever used in a segment that is in use.
@@ -193,25 +201,25 @@ impl Arena {
         let segments = self.layouts.iter().enumerate();
         let of_class = segments.filter(move |(_, layout)| layout.class == class && layout.live > 0);
         of_class.flat_map(move |(number, layout)| {
-            (0..usize::from(layout.fresh)).step_by(class.words()).map(move |offset| Handle::new(number, offset))
+            (0..usize::from(layout.fresh)).step_by(class.lines()).map(move |offset| Handle::new(number, offset))
         })
     }
 
     /// Lets a snapshot read every segment as it is now.
     pub(in super::super) fn share(&mut self) -> Vec<Option<Arc<Block>>> {
-        let share = |words: &mut Words| {
-            if let Words::Owned(block) = words {
-                *words = Words::Shared(Arc::new(std::mem::take(block)));
+        let share = |lines: &mut Lines| {
+            if let Lines::Owned(block) = lines {
+                *lines = Lines::Shared(Arc::new(std::mem::take(block)));
             }
-            match words {
-                Words::Shared(block) => Some(Arc::clone(block)),
+            match lines {
+                Lines::Shared(block) => Some(Arc::clone(block)),
                 _ => None,
             }
         };
-        self.words.iter_mut().map(share).collect()
+        self.segments.iter_mut().map(share).collect()
     }
 
-    /// What is known of the segments beside their words.
+    /// What is known of the segments beside their lines.
     pub(in super::super) fn layouts(&self) -> Vec<Layout> {
         self.layouts.clone()
     }
@@ -220,7 +228,7 @@ impl Arena {
     pub(in super::super) fn restore(layouts: Vec<Layout>, blocks: Vec<Option<Block>>) -> Option<Self> {
         let mut arena = Self::default();
         let as_expected = |(layout, block): (&Layout, &Option<Block>)| match block {
-            Some(block) => layout.live > 0 && block.len() == SEGMENT_WORDS && layout.is_sound(),
+            Some(block) => layout.live > 0 && block.len() == SEGMENT_LINES && layout.is_sound(),
             None => layout.live == 0,
         };
         if layouts.len() != blocks.len() || !layouts.iter().zip(&blocks).all(as_expected) {
@@ -231,64 +239,64 @@ impl Arena {
             if layout.live == 0 {
                 arena.absent.push(number);
             } else if layout.is_listed {
-                arena.with_room[layout.class as usize].push_back(number);
+                arena.with_room[layout.class as usize].push(number);
             }
         }
-        arena.words = blocks.into_iter().map(|block| block.map_or(Words::Absent, Words::Owned)).collect();
+        arena.segments = blocks.into_iter().map(|block| block.map_or(Lines::Absent, Lines::Owned)).collect();
         arena.layouts = layouts;
         Some(arena)
     }
 
     fn add_segment(&mut self, class: Class) -> usize {
-        let words = Words::Owned(vec![0; SEGMENT_WORDS].into_boxed_slice());
+        let lines = Lines::Owned(vec![Line::ZERO; SEGMENT_LINES].into_boxed_slice());
         let layout = Layout { class, live: 0, free: NO_OFFSET, fresh: 0, is_listed: true };
         let number = match self.absent.pop() {
             Some(number) => {
                 let number = number as usize;
-                self.words[number] = words;
+                self.segments[number] = lines;
                 self.layouts[number] = layout;
                 number
             }
             None => {
-                self.words.push(words);
+                self.segments.push(lines);
                 self.layouts.push(layout);
-                self.words.len() - 1
+                self.segments.len() - 1
             }
         };
-        self.with_room[class as usize].push_back(number as u32);
+        self.with_room[class as usize].push(number as u32);
         number
     }
 
-    fn block(&self, number: usize) -> &[u64] {
-        match &self.words[number] {
-            Words::Owned(block) => block,
-            Words::Shared(block) => block,
-            Words::Absent => &[],
+    fn block(&self, number: usize) -> &[Line] {
+        match &self.segments[number] {
+            Lines::Owned(block) => block,
+            Lines::Shared(block) => block,
+            Lines::Absent => &[],
         }
     }
 
-    fn block_mut(&mut self, number: usize) -> &mut [u64] {
-        let words = &mut self.words[number];
-        if let Words::Shared(shared) = words {
+    fn block_mut(&mut self, number: usize) -> &mut [Line] {
+        let lines = &mut self.segments[number];
+        if let Lines::Shared(shared) = lines {
             // Copied only if the snapshot still reads it.
             let block = match Arc::get_mut(shared) {
                 Some(block) => std::mem::take(block),
                 None => Block::clone(shared),
             };
-            *words = Words::Owned(block);
+            *lines = Lines::Owned(block);
         }
-        match words {
-            Words::Owned(block) => block,
-            Words::Shared(_) | Words::Absent => &mut [],
+        match lines {
+            Lines::Owned(block) => block,
+            Lines::Shared(_) | Lines::Absent => &mut [],
         }
     }
 }
 
 impl Layout {
     fn is_sound(&self) -> bool {
-        let words = self.class.words();
+        let lines = self.class.lines();
         let fresh = usize::from(self.fresh);
-        let free_is_place = self.free == NO_OFFSET || usize::from(self.free).is_multiple_of(words);
-        fresh <= self.class.last_offset() + words && fresh.is_multiple_of(words) && free_is_place
+        let free_is_place = self.free == NO_OFFSET || usize::from(self.free).is_multiple_of(lines);
+        fresh <= self.class.last_offset() + lines && fresh.is_multiple_of(lines) && free_is_place
     }
 }

@@ -8,5 +8,6 @@
 //! item, and no entry from the future; so in order, nothing in it is later than the event.
 
 pub(super) mod arena;
+pub(super) mod line;
 pub(super) mod record;
 mod take;

@@ -1,35 +1,30 @@
 //! A packed group: all that is remembered of one request id, in about 17 bytes an exposure.
 //!
-//! It begins with a head and goes on in a chain of further extents:
+//! It begins with a head, a line of entries after it, and goes on in up to four further extents:
 //!
 //! | word of the head | what |
 //! |---|---|
 //! | 0, 1 | fingerprint of the request id |
 //! | 2 | base: the time that its entries count from, in nanoseconds since the Unix epoch |
-//! | 3 | the second extent (low half) and the last one (high half) |
-//! | 4 | labels of the waiting request (32 bits), entries (8), flags (8), expiry bucket (16) |
-//! | 5 | a bit for every item that has an entry: mostly tells that an item is new |
-//! | 6.. | entries |
+//! | 3, 4 | four extents of 15, 5, 15 and 35 entries, 32 bits each |
+//! | 5 | labels of the waiting request (32 bits), entries (8), flags (8), expiry bucket (16) |
+//! | 6 | a bit for every item that has an entry: mostly tells that an item is new |
+//! | 7 | until when something of it is remembered, in nanoseconds since the Unix epoch |
 //!
-//! A further extent begins with a word that leads to the next one. Entries are packed by four in seven
-//! words: four item fingerprints, four times 32 bits and four times 16 bits. The 48 bits are the time
-//! since the base in nanoseconds (44 bits, 4.8 hours) and what the entry is (4 bits).
-//!
-//! Entries are in no order that could be relied on: a late event leaves an earlier time behind a later
-//! one.
+//! An event that adds an entry touches the head and one more line. Entries are in no order that could
+//! be relied on: a late event leaves an earlier time behind a later one.
 
 use super::arena::{Arena, Class, Handle};
+use super::line::{LINE_ENTRIES, Line, MAX_SPAN_NS};
 use crate::domain::TripleOutcome;
 use crate::join::event::{ItemPrint, LabelsKey, RequestPrint};
+use crate::join::time::wheel::NO_BUCKET;
 
 /// Entries that a packed group can have. Past that, looking through them would take too long.
-pub(in super::super) const MAX_ENTRIES: usize = 124;
-/// Times from the base on that an entry can hold.
-pub(in super::super) const MAX_SPAN_NS: u64 = (1 << TIME_BITS) - 1;
-const TIME_BITS: u32 = 44;
-const HEADER_WORDS: usize = 6;
-const QUAD_WORDS: usize = 7;
-const HEAD_ENTRIES: usize = 8;
+pub(in super::super) const MAX_ENTRIES: usize = 75;
+/// The extents after the head: the first entry of each, and its class.
+const EXTENTS: [(usize, Class); 4] =
+    [(5, Class::Three), (20, Class::One), (25, Class::Three), (40, Class::Seven)];
 
 const IS_LIVE: u8 = 1;
 /// A new request was sighted at the base.
@@ -56,7 +51,7 @@ pub(in super::super) enum Tag {
 }
 
 impl Tag {
-    const fn code(self) -> u64 {
+    pub(super) const fn code(self) -> u64 {
         match self {
             Self::Request => 1,
             Self::RequestAgain => 2,
@@ -68,7 +63,7 @@ impl Tag {
         }
     }
 
-    const fn from_code(code: u64) -> Option<Self> {
+    pub(super) const fn from_code(code: u64) -> Option<Self> {
         Some(match code {
             1 => Self::Request,
             2 => Self::RequestAgain,
@@ -97,38 +92,47 @@ pub(in super::super) struct Head {
     pub(in super::super) request: RequestPrint,
     pub(in super::super) base_ns: u64,
     items: u64,
-    second: Handle,
-    last: Handle,
+    extents: [Handle; 4],
     pub(in super::super) labels: LabelsKey,
     entries: u8,
     flags: u8,
     pub(in super::super) expiry_bucket: u16,
+    /// The last time at which something of it is remembered.
+    pub(in super::super) alive_until_ns: u64,
 }
 
 impl Head {
-    fn read(words: &[u64]) -> Self {
+    fn read(Line(words): &Line) -> Self {
+        let [low_3, high_3] = halves(words[3]);
+        let [low_4, high_4] = halves(words[4]);
         Self {
             request: RequestPrint([words[0], words[1]]),
             base_ns: words[2],
-            second: Handle(words[3] as u32),
-            last: Handle((words[3] >> 32) as u32),
-            labels: LabelsKey(words[4] as u32),
-            entries: (words[4] >> 32) as u8,
-            flags: (words[4] >> 40) as u8,
-            expiry_bucket: (words[4] >> 48) as u16,
-            items: words[5],
+            extents: [low_3, high_3, low_4, high_4].map(Handle),
+            labels: LabelsKey(words[5] as u32),
+            entries: (words[5] >> 32) as u8,
+            flags: (words[5] >> 40) as u8,
+            expiry_bucket: (words[5] >> 48) as u16,
+            items: words[6],
+            alive_until_ns: words[7],
         }
     }
 
-    fn write(&self, words: &mut [u64]) {
-        [words[0], words[1]] = self.request.0;
-        words[2] = self.base_ns;
-        words[3] = u64::from(self.second.0) | u64::from(self.last.0) << 32;
-        words[4] = u64::from(self.labels.0)
-            | u64::from(self.entries) << 32
-            | u64::from(self.flags) << 40
-            | u64::from(self.expiry_bucket) << 48;
-        words[5] = self.items;
+    fn to_line(self) -> Line {
+        let [first, second, third, fourth] = self.extents.map(|handle| u64::from(handle.0));
+        Line([
+            self.request.0[0],
+            self.request.0[1],
+            self.base_ns,
+            first | second << 32,
+            third | fourth << 32,
+            u64::from(self.labels.0)
+                | u64::from(self.entries) << 32
+                | u64::from(self.flags) << 40
+                | u64::from(self.expiry_bucket) << 48,
+            self.items,
+            self.alive_until_ns,
+        ])
     }
 
     pub(in super::super) fn has_request_at_base(&self) -> bool {
@@ -164,40 +168,34 @@ impl Head {
     }
 }
 
+fn halves(word: u64) -> [u32; 2] {
+    [word as u32, (word >> 32) as u32]
+}
+
 fn bit_of(item: ItemPrint) -> u64 {
-    // The top bits are no better than others: a fingerprint is uniform.
-    1 << (item.0 >> 58)
+    // The last bits are as good as any others: a fingerprint is uniform.
+    1 << (item.0 % 64)
 }
 
-/// The class of the extent that begins with this entry, which is never in the head.
-fn class_at(entry: usize) -> Class {
-    if (20..28).contains(&entry) { Class::Four } else { Class::Twelve }
-}
-
-/// Entries in an extent after the head.
-fn entries_of(class: Class) -> usize {
-    if class == Class::Four { 4 } else { 12 }
-}
-
-/// The first entry of the extent that this entry is in.
-fn start_of(entry: usize) -> usize {
+/// The extent that this entry is in, and the first entry of it. Not for those beside the head.
+fn extent_of(entry: usize) -> usize {
     match entry {
-        0..8 => 0,
-        8..20 => 8,
-        20..28 => entry / 4 * 4,
-        _ => (entry - 28) / 12 * 12 + 28,
+        ..20 => 0,
+        20..25 => 1,
+        25..40 => 2,
+        _ => 3,
     }
 }
 
 impl Arena {
-    /// A new packed group without entries.
+    /// A place for a new packed group without entries. The head is not written yet.
     pub(in super::super) fn new_group(
         &mut self,
         request: RequestPrint,
         base_ns: u64,
         request_at_base: bool,
         waiting: Option<LabelsKey>,
-    ) -> Handle {
+    ) -> (Handle, Head) {
         let handle = self.allocate(Class::Head);
         let mut flags = IS_LIVE;
         if request_at_base {
@@ -210,20 +208,19 @@ impl Arena {
             request,
             base_ns,
             items: 0,
-            second: Handle::NONE,
-            last: Handle::NONE,
+            extents: [Handle::NONE; 4],
             labels: waiting.unwrap_or(LabelsKey(0)),
             entries: 0,
             flags,
-            expiry_bucket: 0,
+            expiry_bucket: NO_BUCKET,
+            alive_until_ns: 0,
         };
-        self.set_head(handle, &head);
-        handle
+        (handle, head)
     }
 
     /// The head of the group at this place. Only for the handles of groups.
     pub(in super::super) fn head(&self, handle: Handle) -> Head {
-        Head::read(self.get(handle, Class::Head))
+        Head::read(&self.get(handle, Class::Head)[0])
     }
 
     /// The head at this place, if there is a group there now.
@@ -233,45 +230,57 @@ impl Arena {
     }
 
     pub(in super::super) fn set_head(&mut self, handle: Handle, head: &Head) {
-        head.write(self.get_mut(handle, Class::Head));
+        self.get_mut(handle, Class::Head)[0] = head.to_line();
     }
 
     /// Reads a little of what is at this place, so that the processor fetches it. What it returns means
-    /// nothing.
+    /// nothing. The place need not be a group's.
     pub(in super::super) fn look_at(&self, handle: Handle) -> u64 {
-        let words = self.get(handle, Class::Head);
-        words[0] ^ words[10] ^ words[19]
+        if self.is_place_of(handle, Class::Head) { self.get(handle, Class::Head)[0].0[0] } else { 0 }
+    }
+
+    /// The same for the line that the next entry of a group comes into.
+    pub(in super::super) fn look_at_next(&self, handle: Handle) -> u64 {
+        let head = self.head(handle);
+        let entry = usize::from(head.entries);
+        let line = match head.line_of(handle, entry) {
+            Some((extent, class, line)) if extent != Handle::NONE => self.get(extent, class)[line].0[0],
+            _ => 0,
+        };
+        line
+    }
+
+    /// The same for what of a group is given back when it is over.
+    pub(in super::super) fn look_at_extents(&self, handle: Handle) -> u64 {
+        let head = self.head(handle);
+        head.extents_in_use().fold(0, |sum, (extent, class)| sum ^ self.get(extent, class)[0].0[0])
     }
 
     /// The fingerprint alone.
     pub(in super::super) fn request_of(&self, handle: Handle) -> RequestPrint {
-        let words = self.get(handle, Class::Head);
+        let Line(words) = &self.get(handle, Class::Head)[0];
         RequestPrint([words[0], words[1]])
     }
 
-    /// Adds an entry, not before the base, and writes the head. `head` must be the group's, and able
-    /// to hold it.
-    pub(in super::super) fn add_entry(&mut self, handle: Handle, head: &mut Head, entry: Entry) {
+    /// Adds an entry, which is remembered until `until_ns`, and writes the head. `head` must be the
+    /// group's, and able to hold it.
+    pub(in super::super) fn add_entry(
+        &mut self,
+        handle: Handle,
+        head: &mut Head,
+        entry: Entry,
+        until_ns: u64,
+    ) {
         debug_assert!(head.can_hold(entry.timestamp_ns), "an entry that cannot be packed");
         let index = usize::from(head.entries);
-        let start = start_of(index);
-        let (extent, class, first_quad) = if start == 0 {
-            (handle, Class::Head, HEADER_WORDS)
-        } else {
-            let class = class_at(start);
-            if index == start {
-                self.append_extent(head, class);
-            }
-            (head.last, class, 1)
-        };
-        let meta = (entry.timestamp_ns - head.base_ns) | entry.tag.code() << TIME_BITS;
-        let words = self.get_mut(extent, class);
-        let (quad, lane) = ((index - start) / 4, (index - start) % 4);
-        let quad = &mut words[first_quad + quad * QUAD_WORDS..][..QUAD_WORDS];
-        quad[lane] = entry.item.0;
-        quad[4 + lane / 2] |= (meta & 0xffff_ffff) << (32 * (lane % 2));
-        quad[6] |= (meta >> 32) << (16 * lane);
+        if let Some(number) = EXTENTS.iter().position(|(first, _)| *first == index) {
+            head.extents[number] = self.allocate(EXTENTS[number].1);
+        }
+        let Some((extent, class, line)) = head.line_of(handle, index) else { return };
+        let since_base_ns = entry.timestamp_ns - head.base_ns;
+        self.get_mut(extent, class)[line].put(index % LINE_ENTRIES, entry.item, entry.tag, since_base_ns);
         head.entries += 1;
+        head.alive_until_ns = head.alive_until_ns.max(until_ns);
         if entry.item.is_missing() {
             head.flags |= HAS_REQUEST_ENTRIES;
         } else {
@@ -288,12 +297,10 @@ impl Arena {
         item: ItemPrint,
         mut visit: impl FnMut(u64, Tag),
     ) {
-        self.walk(handle, head, |quad, used| {
-            for lane in 0..used {
-                if quad[lane] == item.0
-                    && let Some(entry) = entry_in(quad, lane, head.base_ns)
-                {
-                    visit(entry.timestamp_ns, entry.tag);
+        self.walk(handle, head, |line, used| {
+            for lane in (0..used).filter(|lane| line.item(*lane) == item) {
+                if let Some((tag, since_base_ns)) = line.entry(lane) {
+                    visit(head.base_ns + since_base_ns, tag);
                 }
             }
         });
@@ -305,8 +312,12 @@ impl Arena {
         if head.has_request_at_base() {
             entries.push(Entry { timestamp_ns: head.base_ns, item: ItemPrint::MISSING, tag: Tag::Request });
         }
-        self.walk(handle, head, |quad, used| {
-            entries.extend((0..used).filter_map(|lane| entry_in(quad, lane, head.base_ns)));
+        self.walk(handle, head, |line, used| {
+            entries.extend((0..used).filter_map(|lane| {
+                let (tag, since_base_ns) = line.entry(lane)?;
+                let timestamp_ns = head.base_ns + since_base_ns;
+                Some(Entry { timestamp_ns, item: line.item(lane), tag })
+            }));
         });
         entries
     }
@@ -314,74 +325,58 @@ impl Arena {
     /// Gives the group's extents back.
     pub(in super::super) fn free_group(&mut self, handle: Handle) {
         let head = self.head(handle);
-        let (mut extent, mut entry) = (head.second, HEAD_ENTRIES);
-        while entry < usize::from(head.entries) {
-            let class = class_at(entry);
-            let next = Handle(self.get(extent, class)[0] as u32);
+        for (extent, class) in head.extents_in_use() {
             self.free(extent, class);
-            extent = next;
-            entry += entries_of(class);
         }
+        self.get_mut(handle, Class::Head)[0] = Line::ZERO;
         self.free(handle, Class::Head);
     }
 
-    /// Whether the chain of a group leads through extents that are there, as it must. For state that
-    /// was read from outside.
+    /// Whether a group leads to extents that are there, as it must. For state that was read from
+    /// outside.
     pub(in super::super) fn is_sound(&self, head: &Head) -> bool {
-        let (mut extent, mut entry) = (head.second, HEAD_ENTRIES);
-        while entry < usize::from(head.entries) {
-            let class = class_at(entry);
-            if !self.is_place_of(extent, class) {
-                return false;
-            }
-            entry += entries_of(class);
-            if entry >= usize::from(head.entries) && head.last != extent {
-                return false;
-            }
-            extent = Handle(self.get(extent, class)[0] as u32);
-        }
+        let mut extents = head.extents_in_use();
         usize::from(head.entries) <= MAX_ENTRIES
+            && extents.all(|(extent, class)| self.is_place_of(extent, class))
     }
 
-    fn append_extent(&mut self, head: &mut Head, class: Class) {
-        let extent = self.allocate(class);
-        if head.last == Handle::NONE {
-            head.second = extent;
-        } else {
-            // The one before begins where the entry before the new one's first is.
-            let before = class_at(start_of(usize::from(head.entries) - 1));
-            self.get_mut(head.last, before)[0] = u64::from(extent.0);
-        }
-        head.last = extent;
-    }
-
-    /// Calls `visit` with every four entries, and how many of the four there are.
-    fn walk(&self, handle: Handle, head: &Head, mut visit: impl FnMut(&[u64], usize)) {
-        let entries = usize::from(head.entries);
-        let mut quads = &self.get(handle, Class::Head)[HEADER_WORDS..];
-        let (mut extent, mut entry) = (head.second, 0);
-        loop {
-            for quad in quads.chunks_exact(QUAD_WORDS) {
-                if entry >= entries {
+    /// Calls `visit` with every line of entries, and how many there are in it.
+    fn walk(&self, handle: Handle, head: &Head, mut visit: impl FnMut(&Line, usize)) {
+        let mut left = usize::from(head.entries);
+        let mut visit_all = |lines: &[Line]| {
+            for line in lines {
+                if left == 0 {
                     return;
                 }
-                visit(quad, (entries - entry).min(4));
-                entry += 4;
+                visit(line, left.min(LINE_ENTRIES));
+                left = left.saturating_sub(LINE_ENTRIES);
             }
-            if entry >= entries {
-                return;
-            }
-            let words = self.get(extent, class_at(entry));
-            extent = Handle(words[0] as u32);
-            quads = &words[1..];
+        };
+        visit_all(&self.get(handle, Class::Head)[1..]);
+        for (extent, class) in head.extents_in_use() {
+            visit_all(self.get(extent, class));
         }
     }
 }
 
-fn entry_in(quad: &[u64], lane: usize, base_ns: u64) -> Option<Entry> {
-    let low = quad[4 + lane / 2] >> (32 * (lane % 2)) & 0xffff_ffff;
-    let high = quad[6] >> (16 * lane) & 0xffff;
-    let meta = low | high << 32;
-    let timestamp_ns = base_ns + (meta & MAX_SPAN_NS);
-    Some(Entry { timestamp_ns, item: ItemPrint(quad[lane]), tag: Tag::from_code(meta >> TIME_BITS)? })
+impl Head {
+    /// The extents after the head that have entries.
+    fn extents_in_use(&self) -> impl Iterator<Item = (Handle, Class)> + use<> {
+        let (extents, entries) = (self.extents, usize::from(self.entries));
+        let in_use = EXTENTS.into_iter().zip(extents).take_while(move |((first, _), _)| *first < entries);
+        in_use.map(|((_, class), extent)| (extent, class))
+    }
+
+    /// Where an entry is: the extent, and its line there. `None` when there can be no such entry.
+    fn line_of(&self, handle: Handle, entry: usize) -> Option<(Handle, Class, usize)> {
+        if entry < LINE_ENTRIES {
+            return Some((handle, Class::Head, 1));
+        }
+        if entry >= MAX_ENTRIES {
+            return None;
+        }
+        let number = extent_of(entry);
+        let (first, class) = EXTENTS[number];
+        Some((self.extents[number], class, (entry - first) / LINE_ENTRIES))
+    }
 }

@@ -9,30 +9,30 @@ use crate::join::index::Place;
 use crate::join::open::{Decision, linked_click};
 use crate::join::open::exposure_link;
 use crate::join::time::Until;
+use crate::join::time::wheel::NO_BUCKET;
 
 impl Engine {
     /// The first request of its id, in order: packed from the beginning.
     pub(in super::super) fn add_packed(&mut self, event: &JoinEvent) {
         let JoinEvent { timestamp_ns, request, labels, .. } = *event;
-        let handle = self.arena.new_group(request, timestamp_ns, true, Some(labels));
+        let (handle, mut head) = self.arena.new_group(request, timestamp_ns, true, Some(labels));
         self.index.insert(request, Place::Packed(handle));
-        let until_ns = self.remembered_until_ns(Tag::Request, timestamp_ns);
-        let mut head = self.arena.head(handle);
-        head.expiry_bucket = self.wheel.insert(handle, until_ns);
+        head.alive_until_ns = self.remembered_until_ns(Tag::Request, timestamp_ns);
         self.arena.set_head(handle, &head);
-        self.await_exposure(handle, timestamp_ns);
+        // It has to be looked at when the request stops waiting; that is soon enough for the wheel.
+        self.await_exposure(handle, &head);
         self.pending.requests += 1;
     }
 
-    /// Takes an event in order. Returns `false`, and has done nothing, when the group must be opened
+    /// Takes an event in order, whose group is at this place. Returns `false`, and has done nothing, when the group must be opened
     /// for it.
     pub(in super::super) fn take_packed(
         &mut self,
         handle: Handle,
+        mut head: Head,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
-        let mut head = self.arena.head(handle);
         if !head.can_hold(event.timestamp_ns) {
             return false;
         }
@@ -58,7 +58,7 @@ impl Engine {
             return false;
         }
         let entry = Entry { timestamp_ns, item: ItemPrint::MISSING, tag: Tag::RequestAgain };
-        self.arena.add_entry(handle, head, entry);
+        self.add_entry(handle, head, entry);
         out.push(Outcome::Duplicate { kind: Kind::Request, labels });
         true
     }
@@ -93,7 +93,7 @@ impl Engine {
             self.pending.requests -= 1;
             out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels: head.labels });
         }
-        self.arena.add_entry(handle, head, Entry { timestamp_ns, item, tag });
+        self.add_entry(handle, head, Entry { timestamp_ns, item, tag });
         out.push(outcome);
         true
     }
@@ -125,7 +125,7 @@ impl Engine {
             return true;
         }
         let (Some(sighted_ns), Some(outcome)) = (sighted_ns, fate) else { return false };
-        self.arena.add_entry(handle, head, Entry { timestamp_ns, item, tag: Tag::Click });
+        self.add_entry(handle, head, Entry { timestamp_ns, item, tag: Tag::Click });
         self.await_report(event, false, out);
         out.push(linked_click(timestamp_ns, sighted_ns, labels));
         let outcome = self.doubts.triple(&self.config, timestamp_ns, outcome);
@@ -167,56 +167,92 @@ impl Engine {
     }
 
     /// The request at the base of a packed group waits for its first exposure.
-    pub(in super::super) fn await_exposure(&mut self, handle: Handle, request_ns: u64) {
-        self.waiting_requests.push(request_ns, handle);
-        self.note_deadline(request_ns.saturating_add(self.config.exposure_window_ns));
+    pub(in super::super) fn await_exposure(&mut self, handle: Handle, head: &Head) {
+        let requests = if head.expiry_bucket == NO_BUCKET {
+            &mut self.new_requests
+        } else {
+            &mut self.waiting_requests
+        };
+        requests.push(head.base_ns, handle);
+        self.note_deadline(head.base_ns.saturating_add(self.config.exposure_window_ns));
     }
 
     /// When the first of them stops waiting.
     pub(in super::super) fn packed_request_deadline_ns(&self) -> Option<u64> {
-        self.waiting_requests.first().map(|ns| ns.saturating_add(self.config.exposure_window_ns))
+        let firsts = [self.new_requests.first(), self.waiting_requests.first()];
+        let first_ns = firsts.into_iter().flatten().min();
+        first_ns.map(|ns| ns.saturating_add(self.config.exposure_window_ns))
     }
 
     /// The deadline of requests of packed groups: was anything shown for them? The place may have come
-    /// to another group meanwhile; if that waits since the same time, it is due as well.
+    /// to another group meanwhile; if that waits since the same time, it is due as well. From here on the
+    /// wheel has the group.
     pub(in super::super) fn judge_packed_requests(&mut self, until: Until, out: &mut Vec<Decision>) {
         let window_ns = self.config.exposure_window_ns;
         let is_due = |request_ns: &u64| until.is_due(request_ns.saturating_add(window_ns));
-        while let Some(request_ns) = self.waiting_requests.first()
-            && let Some(handle) = self.waiting_requests.pop_if(is_due)
-        {
-            let Some(mut head) = self.arena.head_if_live(handle) else { continue };
-            if head.request_waits() && head.base_ns == request_ns {
-                head.stop_waiting();
-                self.arena.set_head(handle, &head);
-                self.pending.requests -= 1;
-                out.push(Outcome::Request { outcome: RequestOutcome::Unexposed, labels: head.labels });
-            }
+        while let Some((request_ns, handle)) = self.new_requests.pop_entry_if(is_due) {
+            self.judge_packed_request(request_ns, handle, out);
         }
+        while let Some((request_ns, handle)) = self.waiting_requests.pop_entry_if(is_due) {
+            self.judge_packed_request(request_ns, handle, out);
+        }
+    }
+
+    fn judge_packed_request(&mut self, request_ns: u64, handle: Handle, out: &mut Vec<Decision>) {
+        let Some(mut head) = self.arena.head_if_live(handle).filter(|head| head.base_ns == request_ns) else {
+            return;
+        };
+        if head.request_waits() {
+            head.stop_waiting();
+            self.pending.requests -= 1;
+            out.push(Outcome::Request { outcome: RequestOutcome::Unexposed, labels: head.labels });
+        }
+        if head.expiry_bucket == NO_BUCKET {
+            head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
+        }
+        self.arena.set_head(handle, &head);
+    }
+
+    fn add_entry(&mut self, handle: Handle, head: &mut Head, entry: Entry) {
+        let until_ns = self.remembered_until_ns(entry.tag, entry.timestamp_ns);
+        self.arena.add_entry(handle, head, entry, until_ns);
     }
 
     /// Removes packed groups of which nothing is remembered, looking at this many.
     pub(in super::super) fn expire_packed(&mut self, most: usize) {
+        self.fetch_expiring(most);
         for _ in 0..most {
             let Some((handle, bucket)) = self.wheel.pop_before(self.now_ns) else { return };
-            let Some((mut head, until_ns)) = self.packed_until_ns(handle, bucket) else { continue };
-            if self.is_over(until_ns) {
+            let Some(mut head) = self.packed_in(handle, bucket) else { continue };
+            if self.is_over(head.alive_until_ns) {
                 self.index.remove(head.request, Place::Packed(handle));
                 self.arena.free_group(handle);
             } else {
-                head.expiry_bucket = self.wheel.insert(handle, until_ns);
+                head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
                 self.arena.set_head(handle, &head);
             }
         }
     }
 
-    /// The group that was put into this bucket, if it is still there, and how long it matters.
-    pub(in super::super) fn packed_until_ns(&self, handle: Handle, bucket: u16) -> Option<(Head, u64)> {
-        let head = self.arena.head_if_live(handle).filter(|head| head.expiry_bucket == bucket)?;
-        let mut until_ns = 0;
-        for Entry { timestamp_ns, tag, .. } in self.arena.entries(handle, &head) {
-            until_ns = self.remembered_until_ns(tag, timestamp_ns).max(until_ns);
+    /// Looks at the groups that are over next, so that the processor fetches all of them at the same
+    /// time. It decides nothing.
+    fn fetch_expiring(&mut self, most: usize) {
+        if !self.wheel.is_due(self.now_ns) {
+            return;
         }
-        Some((head, until_ns))
+        let next = || self.wheel.next().take(most);
+        let heads = next().fold(0, |sum, handle| sum ^ self.arena.look_at(*handle));
+        let live = next().filter(|handle| self.arena.head_if_live(**handle).is_some());
+        let rest = live.fold(0, |sum, handle| {
+            let request = self.arena.request_of(*handle);
+            let slot = self.index.guess(request).is_some();
+            sum ^ self.arena.look_at_extents(*handle) ^ u64::from(slot)
+        });
+        std::hint::black_box(heads ^ rest);
+    }
+
+    /// The group that was put into this bucket, if it is still there.
+    pub(in super::super) fn packed_in(&self, handle: Handle, bucket: u16) -> Option<Head> {
+        self.arena.head_if_live(handle).filter(|head| head.expiry_bucket == bucket)
     }
 }

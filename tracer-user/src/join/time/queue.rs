@@ -40,21 +40,26 @@ impl<K: Ord + Copy, V> Queue<K, V> {
         self.in_order.bytes() + (self.out_of_order.capacity() * size_of::<Entry<K, V>>()) as u64
     }
 
-    /// Takes the entry with the least key if its key is due.
+    /// Takes the value with the least key if its key is due.
     pub(in super::super) fn pop_if(&mut self, due: impl FnOnce(&K) -> bool) -> Option<V> {
-        let from_heap = match (self.in_order.front(), self.out_of_order.peek()) {
+        self.pop_entry_if(due).map(|(_, value)| value)
+    }
+
+    /// The same, and the key.
+    pub(in super::super) fn pop_entry_if(&mut self, due: impl FnOnce(&K) -> bool) -> Option<(K, V)> {
+        let in_order = self.in_order.front();
+        let from_heap = match (in_order, self.out_of_order.peek()) {
             (None, None) => return None,
             (None, Some(_)) => true,
             (Some(_), None) => false,
             (Some(in_order), Some(out_of_order)) => out_of_order.key < in_order.key,
         };
-        if from_heap {
-            let is_due = self.out_of_order.peek().is_some_and(|entry| due(&entry.key));
-            if is_due { self.out_of_order.pop().map(|entry| entry.value) } else { None }
-        } else {
-            let is_due = self.in_order.front().is_some_and(|entry| due(&entry.key));
-            if is_due { self.in_order.pop().map(|entry| entry.value) } else { None }
+        let first = if from_heap { self.out_of_order.peek() } else { in_order };
+        if !first.is_some_and(|entry| due(&entry.key)) {
+            return None;
         }
+        let entry = if from_heap { self.out_of_order.pop() } else { self.in_order.pop() };
+        entry.map(|entry| (entry.key, entry.value))
     }
 }
 

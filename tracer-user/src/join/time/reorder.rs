@@ -14,8 +14,11 @@ const BUCKETS: usize = 4096;
 /// The longest usual wait spans this many buckets, so that the ring has room for sources that are far
 /// behind the newest one.
 const BUCKETS_PER_WAIT: u64 = 256;
-/// A bucket that had room for more events gives it back when it has been emptied.
-const MAX_KEPT: usize = 256;
+/// Room for more events than this is not kept when a bucket has been emptied.
+const MAX_KEPT: usize = 1024;
+/// Emptied buckets whose room is kept for the next ones. The last one emptied is used first: it is
+/// still in the cache.
+const MAX_SPARE: usize = 64;
 
 #[derive(Debug)]
 pub(in super::super) struct Reorder {
@@ -29,6 +32,8 @@ pub(in super::super) struct Reorder {
     /// Buckets too far ahead for the ring, by number.
     beyond: BTreeMap<u64, Vec<JoinEvent>>,
     in_beyond: usize,
+    /// Room of emptied buckets.
+    spare: Vec<Vec<JoinEvent>>,
     /// Room of all buckets together, in events.
     room: usize,
 }
@@ -51,6 +56,7 @@ impl Reorder {
             in_ring: 0,
             beyond: BTreeMap::new(),
             in_beyond: 0,
+            spare: Vec::new(),
             room: 0,
         }
     }
@@ -64,6 +70,7 @@ impl Reorder {
         // A node of the map has room for eleven buckets and is at least half full.
         let map = self.beyond.len() * 2 * size_of::<(u64, Vec<JoinEvent>)>();
         (self.room * size_of::<JoinEvent>() + BUCKETS * size_of::<Bucket>() + map) as u64
+            + (self.spare.capacity() * size_of::<Vec<JoinEvent>>()) as u64
     }
 
     /// Takes in an event that is not before the watermark.
@@ -78,7 +85,11 @@ impl Reorder {
         let bucket = if number - self.first < BUCKETS as u64 {
             self.in_ring += 1;
             let bucket = &mut self.ring[position_of(number)];
-            bucket.is_unsorted |= bucket.events.last().is_some_and(|last| order_of(&event) < order_of(last));
+            match bucket.events.last() {
+                Some(last) => bucket.is_unsorted |= order_of(&event) < order_of(last),
+                // The room of spare buckets is counted all the time.
+                None => bucket.events = self.spare.pop().unwrap_or_default(),
+            }
             &mut bucket.events
         } else {
             self.in_beyond += 1;
@@ -110,7 +121,13 @@ impl Reorder {
                 if bucket.taken < bucket.events.len() {
                     return;
                 }
-                self.room -= bucket.reset();
+                let mut emptied = std::mem::take(bucket).events;
+                if emptied.capacity() <= MAX_KEPT && self.spare.len() < MAX_SPARE {
+                    emptied.clear();
+                    self.spare.push(emptied);
+                } else {
+                    self.room -= emptied.capacity();
+                }
             }
             if self.first >= end {
                 return;
@@ -177,18 +194,6 @@ impl Bucket {
         let taken = out.len() - before;
         self.taken += taken;
         taken
-    }
-
-    /// Empties it. Returns how much room it gave back.
-    fn reset(&mut self) -> usize {
-        self.events.clear();
-        self.taken = 0;
-        self.is_unsorted = false;
-        let room = self.events.capacity();
-        if room > MAX_KEPT {
-            self.events = Vec::new();
-        }
-        room - self.events.capacity()
     }
 }
 

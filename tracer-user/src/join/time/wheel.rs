@@ -9,6 +9,9 @@ const BUCKETS: usize = 1024;
 /// The longest retention spans this many buckets, so that the ring is never full.
 const BUCKETS_PER_RETENTION: u64 = 512;
 
+/// The bucket of a group that is in none.
+pub(in super::super) const NO_BUCKET: u16 = u16::MAX;
+
 #[derive(Debug)]
 pub(in super::super) struct Wheel {
     /// How long a bucket lasts.
@@ -62,13 +65,20 @@ impl Wheel {
         position as u16
     }
 
+    /// Whether a bucket with something in it ended before this time.
+    pub(in super::super) fn is_due(&mut self, time_ns: u64) -> bool {
+        self.seek();
+        self.len > 0 && self.first_end_ns() < time_ns
+    }
+
     /// A group whose bucket ended before this time, and the bucket.
     pub(in super::super) fn pop_before(&mut self, time_ns: u64) -> Option<(Handle, u16)> {
-        self.seek();
-        if self.len == 0 || self.first_end_ns() >= time_ns {
-            return None;
-        }
-        self.pop()
+        if self.is_due(time_ns) { self.pop() } else { None }
+    }
+
+    /// The groups that `pop_before` may return next.
+    pub(in super::super) fn next(&self) -> impl Iterator<Item = &Handle> {
+        self.buckets[position_of(self.first)].iter().rev()
     }
 
     /// A group whose bucket begins at this time or before, and the bucket.
