@@ -5,7 +5,7 @@ use super::index::Place;
 use super::open::{Decision, Group, Key, Pair};
 use super::packed::arena::{Handle, SEGMENT_BYTES};
 use super::packed::record::{Head, Tag};
-use super::time::wheel::NO_BUCKET;
+use super::time::wheel::{NO_BUCKET, TAKEN_OUT};
 use crate::domain::{Kind, LinkOutcome, Outcome};
 
 /// State grows by less than this between two looks at the limit: a segment of each class, and room for
@@ -118,19 +118,21 @@ impl Engine {
     fn due_groups(&mut self, until_ns: u64) -> (Vec<(Handle, Head)>, Vec<Key>) {
         let (mut packed, mut kept) = (Vec::new(), Vec::new());
         while let Some((handle, bucket)) = self.wheel.pop_begun_by(until_ns) {
-            let Some(head) = self.packed_in(handle, bucket) else { continue };
+            // Two entries can lead to one group: the second one finds it marked by the first.
+            let Some(mut head) = self.packed_in(handle, bucket) else { continue };
+            head.expiry_bucket = TAKEN_OUT;
+            self.arena.set_head(handle, &head);
             if head.alive_until_ns <= until_ns { &mut packed } else { &mut kept }.push((handle, head));
         }
         let retention_ns = self.config.request_retention_ns();
         let is_due = |request_ns: &u64| request_ns.saturating_add(retention_ns) <= until_ns;
         while let Some((request_ns, handle)) = self.new_requests.pop_entry_if(is_due) {
-            // Two entries can lead to one group: the second one finds the group marked by the first.
             let Some(mut head) = self.arena.head_if_live(handle).filter(|head| {
                 head.base_ns == request_ns && head.expiry_bucket == NO_BUCKET
             }) else {
                 continue;
             };
-            head.expiry_bucket = 0;
+            head.expiry_bucket = TAKEN_OUT;
             self.arena.set_head(handle, &head);
             if head.alive_until_ns <= until_ns {
                 packed.push((handle, head));

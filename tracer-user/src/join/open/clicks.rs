@@ -25,6 +25,7 @@ impl Engine {
         if is_remembered {
             self.open.held_bytes += pair.click_firsts.insert(timestamp_ns, ());
         }
+        self.keep_alive(group_key, remembered_until_ns);
         self.await_report(event, late, out);
         self.link_or_wait(group_key, pair_key, timestamp_ns, Waiting { labels, late }, out);
     }

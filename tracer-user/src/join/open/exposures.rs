@@ -18,6 +18,7 @@ impl Engine {
         let remembered_until_ns = timestamp_ns.saturating_add(retention_ns);
         let is_remembered = !self.is_over(remembered_until_ns);
         let Some(pair_key) = self.open_pair(group_key, item, remembered_until_ns) else { return };
+        self.keep_alive(group_key, remembered_until_ns);
         self.expose_request(group_key, timestamp_ns, out);
 
         let oldest_ns = self.now_ns.saturating_sub(retention_ns);

@@ -133,8 +133,8 @@ impl Open {
 }
 
 impl Engine {
-    /// The open group of a request id, opened or made if need be, with what is forgotten gone. It
-    /// lives at least until `until_ns`.
+    /// The open group of a request id, opened or made if need be, with what is forgotten gone. Whoever
+    /// enters something into it must keep it alive; until then it is looked at again after `until_ns`.
     pub(super) fn open_group(&mut self, request: RequestPrint, place: Option<Place>, until_ns: u64) -> Key {
         let known = match place {
             Some(Place::Open(number)) => self.open.groups.at(number).map(|(key, _)| key),
@@ -149,13 +149,20 @@ impl Engine {
             key
         });
         if let Some(group) = self.open.groups.get_mut(key) {
-            group.alive_until_ns = group.alive_until_ns.max(until_ns);
             group.forget(&self.config, self.now_ns);
         }
         key
     }
 
-    /// The pair of an item within a group; as [`Engine::open_group`].
+    /// Something of the group is remembered until then.
+    pub(super) fn keep_alive(&mut self, key: Key, until_ns: u64) {
+        if let Some(group) = self.open.groups.get_mut(key) {
+            group.alive_until_ns = group.alive_until_ns.max(until_ns);
+        }
+    }
+
+    /// The pair of an item within a group, made if need be, with what is forgotten gone. It lives at
+    /// least until `until_ns`.
     pub(super) fn open_pair(&mut self, group_key: Key, item: ItemPrint, until_ns: u64) -> Option<Key> {
         let group = self.open.groups.get_mut(group_key)?;
         let key = match group.pairs.get(&item) {

@@ -17,6 +17,7 @@ impl Engine {
         let JoinEvent { timestamp_ns, labels, .. } = *event;
         let remembered_until_ns = timestamp_ns.saturating_add(self.config.request_retention_ns());
         let is_remembered = !self.is_over(remembered_until_ns);
+        self.keep_alive(group_key, remembered_until_ns);
         self.complete_exposures(group_key, timestamp_ns, out);
 
         let window_ns = self.config.exposure_window_ns;
