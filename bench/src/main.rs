@@ -73,6 +73,7 @@ fn main() -> anyhow::Result<()> {
     while filling.events < to_fill || measured.events < arguments.events {
         workload.fill(&mut block, BLOCK);
         let part = if filling.events < to_fill { &mut filling } else { &mut measured };
+
         push_all(&mut engine, &block, &mut out, &mut counts, part);
         if let Some(naive) = &mut naive {
             let begin = cpu_time();
@@ -84,6 +85,7 @@ fn main() -> anyhow::Result<()> {
         }
         count_exposures(&block, &mut exposures);
     }
+    unsafe { let n = tracer_user::join::T[5] as f64; for i in 0..5 { eprintln!("stage {i}: {:.0} ns", tracer_user::join::T[i] as f64/2.5/n); } eprintln!("batch {}", n/tracer_user::join::T[6] as f64); }
     let pending = exposures.iter().map(|(_, count)| count).sum::<u64>();
     let bytes = engine.memory_bytes();
     let mut steps = Vec::new();

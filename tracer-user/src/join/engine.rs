@@ -280,9 +280,12 @@ impl Engine {
     /// Takes the next events that are due. Returns how many.
     fn take_batch(&mut self, until: Until, out: &mut Vec<Decision>) -> usize {
         let mut batch = std::mem::take(&mut self.batch);
+        let t0=t();
         self.reorder.take(until, BATCH, &mut batch);
+        let t1=t();
         let mut places = [None; BATCH];
         self.fetch(&batch, &mut places);
+        let t2=t();
         let groups_before = self.index.len();
         for (event, place) in batch.iter().zip(places) {
             self.pending.buffered[event.kind] -= 1;
@@ -293,16 +296,22 @@ impl Engine {
         let taken = batch.len();
         batch.clear();
         self.batch = batch;
+        let t3=t();
         // A group is looked at twice or so. So what is over is removed as fast as groups are added.
         let added = self.index.len().saturating_sub(groups_before).min(BATCH);
         self.expire_packed(2 * added + EXPIRED_BESIDE);
+        let t4=t();
         self.keep_memory_limit(out);
+        let t5=t();
+        unsafe { T[0]+=t1-t0; T[1]+=t2-t1; T[2]+=t3-t2; T[3]+=t4-t3; T[4]+=t5-t4; T[5]+=taken as u64; T[6]+=1; }
         taken
     }
 
     /// Looks at what the events of a batch will look at, so that the processor fetches it from memory
     /// for all of them at the same time. It decides nothing; `places` are guesses.
     fn fetch(&self, batch: &[JoinEvent], places: &mut [Option<Place>; BATCH]) {
+        let slots = batch.iter().fold(0, |sum, event| sum ^ self.index.look_at(event.request));
+        std::hint::black_box(slots);
         for (place, event) in places.iter_mut().zip(batch) {
             *place = self.index.guess(event.request);
         }
@@ -426,3 +435,6 @@ impl Engine {
     #[cfg(not(debug_assertions))]
     pub(super) fn check_accounting(&mut self, _first_new: usize, _out: &[Decision]) {}
 }
+
+fn t() -> u64 { unsafe { core::arch::x86_64::_rdtsc() } }
+pub static mut T: [u64;8] = [0;8];

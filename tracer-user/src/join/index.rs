@@ -83,7 +83,14 @@ impl Index {
         self.page_of(print).places(print).find(|place| is_it(*place))
     }
 
-    /// The place of what is probably the group. Looking it up brings the slot into the cache.
+    /// Reads the slot where a group would be looked for first, so that the processor fetches it. Nothing
+    /// depends on what it returns, so it does not wait for one slot before it goes to the next.
+    pub(super) fn look_at(&self, request: RequestPrint) -> u64 {
+        let print = print_of(request);
+        self.page_of(print).slots[print as usize % PAGE_SLOTS]
+    }
+
+    /// The place of what is probably the group.
     pub(super) fn guess(&self, request: RequestPrint) -> Option<Place> {
         let print = print_of(request);
         self.page_of(print).places(print).next()

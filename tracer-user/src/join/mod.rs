@@ -46,6 +46,7 @@ mod tests;
 pub use adapter::Join;
 pub use config::{JoinConfig, Reports};
 pub use engine::Engine;
+pub use engine::T;
 pub use event::{ItemPrint, JoinEvent, LabelsKey, RequestPrint, SourcePrint};
 pub use evict::Evicted;
 pub use fingerprint::Fingerprinter;
