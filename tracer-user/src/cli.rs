@@ -37,6 +37,8 @@ struct Cli {
 enum Command {
     /// Trace, join and serve metrics until SIGTERM or SIGINT.
     Run(RunArgs),
+    /// End what a daemon with a `state_dir` left at work in the kernel; what it counted is kept.
+    Detach(ConfigArgs),
     /// Say whether tracing can work here, line by line, and what to do where it cannot.
     Check(ConfigArgs),
     /// Write every event to a file, for `replay`.
@@ -107,6 +109,7 @@ pub fn main() -> ExitCode {
                 serve: true,
                 duration: None,
                 kernel_log: args.kernel_log,
+                durable: true,
             };
             Ok(run::run(&config, &options).map(|()| true)?)
         }),
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
             };
             Ok(run::run(&config, &options).map(|()| true)?)
         }),
+        Command::Detach(args) => configured(args).and_then(|config| Ok(detach(&config)?)),
         Command::Check(args) => configured(args).and_then(|config| Ok(check(&config)?)),
         Command::Replay(args) => replay_command(args).map_err(Failure::Failed),
         Command::Symbols(args) => {
@@ -174,6 +178,21 @@ fn check(config: &Config) -> anyhow::Result<bool> {
         count => writeln!(out, "{count} of {} checks failed: tracing cannot work here yet", checks.len())?,
     }
     Ok(failed == 0)
+}
+
+/// Takes away what is pinned.
+fn detach(config: &Config) -> anyhow::Result<bool> {
+    let removed = run::detach(config)?;
+    let place = config.pin_dir.display();
+    let mut out = io::stdout().lock();
+    match removed {
+        0 => writeln!(out, "nothing is pinned in {place}")?,
+        _ => writeln!(out, "detached, and removed from {place}")?,
+    }
+    if let Some(state_dir) = &config.state_dir {
+        writeln!(out, "what was counted is still in {}", state_dir.display())?;
+    }
+    Ok(true)
 }
 
 fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {

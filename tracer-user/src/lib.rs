@@ -11,6 +11,7 @@ pub mod config;
 pub mod demo;
 pub mod discover;
 pub mod domain;
+pub mod durable;
 pub mod export;
 pub mod ingest;
 pub mod join;

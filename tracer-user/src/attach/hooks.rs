@@ -1,12 +1,22 @@
 //! The hooks that belong to no file: the send family, connections, and the life of processes.
+//!
+//! With pins, a hook whose link is there already is left as it is, and each new link is pinned.
+
+use std::path::Path;
 
 use aya::{
     Ebpf,
-    programs::{KProbe, ProgramError, TracePoint},
+    programs::{
+        KProbe, ProgramError, TracePoint,
+        links::{FdLink, LinkError},
+    },
 };
 use tracer_common::counters::Hook;
 
-use super::AttachError;
+use super::{
+    AttachError,
+    pins::{self, PinSet},
+};
 use crate::config::HookChoice;
 
 /// What a hook became.
@@ -84,16 +94,36 @@ const PLANS: [Plan; 9] = [
 ];
 
 /// Attaches every hook, each as the first kind that this kernel takes and `choice` allows.
-pub(super) fn attach_all(ebpf: &mut Ebpf, choice: HookChoice) -> Result<Vec<AttachedHook>, AttachError> {
-    PLANS.iter().map(|plan| attach(ebpf, plan, choice)).collect()
+pub(super) fn attach_all(
+    ebpf: &mut Ebpf,
+    choice: HookChoice,
+    pins: Option<&PinSet>,
+) -> Result<Vec<AttachedHook>, AttachError> {
+    PLANS.iter().map(|plan| attach(ebpf, plan, choice, pins)).collect()
 }
 
-fn attach(ebpf: &mut Ebpf, plan: &Plan, choice: HookChoice) -> Result<AttachedHook, AttachError> {
+/// The name of a hook's link among the pins.
+fn link_name(hook: Hook, kind: HookKind) -> String {
+    format!("{}-{}", hook.name(), kind.name())
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    plan: &Plan,
+    choice: HookChoice,
+    pins: Option<&PinSet>,
+) -> Result<AttachedHook, AttachError> {
+    for kind in [HookKind::Kprobe, HookKind::Tracepoint] {
+        if pins.is_some_and(|pins| pins.path(&link_name(plan.hook, kind)).exists()) {
+            return Ok(AttachedHook { hook: plan.hook, kind });
+        }
+    }
     let mut reasons = Vec::new();
     if let Some((program, function)) = plan.kprobe
         && choice != HookChoice::Tracepoint
     {
-        match kprobe(ebpf, program, function)? {
+        let pin = pins.map(|pins| pins.path(&link_name(plan.hook, HookKind::Kprobe)));
+        match kprobe(ebpf, program, function, pin.as_deref())? {
             Ok(()) => return Ok(AttachedHook { hook: plan.hook, kind: HookKind::Kprobe }),
             Err(error) => {
                 tracing::debug!(hook = plan.hook.name(), %error, "no kprobe");
@@ -103,7 +133,8 @@ fn attach(ebpf: &mut Ebpf, plan: &Plan, choice: HookChoice) -> Result<AttachedHo
     }
     if plan.kprobe.is_none() || choice != HookChoice::Kprobe {
         let (program, category, name) = plan.tracepoint;
-        match tracepoint(ebpf, program, category, name)? {
+        let pin = pins.map(|pins| pins.path(&link_name(plan.hook, HookKind::Tracepoint)));
+        match tracepoint(ebpf, program, category, name, pin.as_deref())? {
             Ok(()) => return Ok(AttachedHook { hook: plan.hook, kind: HookKind::Tracepoint }),
             Err(error) => reasons.push(format!("tracepoint {category}:{name}: {}", chain(&error))),
         }
@@ -120,17 +151,21 @@ fn kprobe(
     ebpf: &mut Ebpf,
     program: &'static str,
     function: &str,
+    pin: Option<&Path>,
 ) -> Result<Result<(), ProgramError>, AttachError> {
     let found = ebpf.program_mut(program).ok_or(AttachError::Missing(program))?;
-    Ok((|| {
+    let link = (|| {
         let kprobe: &mut KProbe = found.try_into()?;
         kprobe.load()?;
-        let attached = kprobe.attach(function, 0).map(drop);
-        if attached.is_err() {
-            kprobe.unload()?;
+        match kprobe.attach(function, 0) {
+            Ok(link) => pin.map(|_| kprobe.take_link(link)).transpose(),
+            Err(error) => {
+                kprobe.unload()?;
+                Err(error)
+            }
         }
-        attached
-    })())
+    })();
+    keep(link, pin)
 }
 
 fn tracepoint(
@@ -138,13 +173,30 @@ fn tracepoint(
     program: &'static str,
     category: &str,
     name: &str,
+    pin: Option<&Path>,
 ) -> Result<Result<(), ProgramError>, AttachError> {
     let found = ebpf.program_mut(program).ok_or(AttachError::Missing(program))?;
-    Ok((|| {
+    let link = (|| {
         let tracepoint: &mut TracePoint = found.try_into()?;
         tracepoint.load()?;
-        tracepoint.attach(category, name).map(drop)
-    })())
+        let link = tracepoint.attach(category, name)?;
+        pin.map(|_| tracepoint.take_link(link)).transpose()
+    })();
+    keep(link, pin)
+}
+
+/// Pins a link that was taken out of its program for that.
+fn keep<L>(
+    link: Result<Option<L>, ProgramError>,
+    pin: Option<&Path>,
+) -> Result<Result<(), ProgramError>, AttachError>
+where
+    FdLink: TryFrom<L, Error = LinkError>,
+{
+    match (link, pin) {
+        (Ok(Some(link)), Some(path)) => pins::pin(link, path).map(Ok),
+        (link, _) => Ok(link.map(drop)),
+    }
 }
 
 /// An error with all its causes: the kernel's own word is the last of them.

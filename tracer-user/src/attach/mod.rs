@@ -2,8 +2,12 @@
 //!
 //! Which hook is used is decided by trying, per hook. Nothing is captured before
 //! [`Kernel::set_capture`]. What is attached to is decided elsewhere (`discover`, `symbols`).
+//!
+//! With pins it all outlives the process, and is taken over where it is there already (`pins`).
 
 mod hooks;
+pub mod pins;
+mod ring;
 mod sdk;
 
 use std::{
@@ -13,10 +17,10 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, PerCpuArray},
 };
 use tracer_common::{
-    counters::{HitOutcome, Hook, counter_index},
+    counters::{COUNTER_COUNT, HitOutcome, Hook, counter_index},
     limits::WAKEUP_FILL_DIVISOR,
     record::{FAMILY_INET, FAMILY_INET6, Peer},
     settings::{Offsets, SWITCH_OFF, SWITCH_ON, TARGET_TRACED},
@@ -24,9 +28,11 @@ use tracer_common::{
 
 pub use self::{
     hooks::{AttachedHook, HookKind},
+    ring::Ring,
     sdk::{SdkFunction, SdkSite},
 };
 use crate::config::HookChoice;
+use pins::PinSet;
 
 /// Why the kernel side is not in place.
 #[derive(Debug, thiserror::Error)]
@@ -67,16 +73,25 @@ pub enum AttachError {
         /// Why.
         error: aya::programs::ProgramError,
     },
+    /// Something cannot be pinned.
+    #[error("cannot pin {path}: {reason}")]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// The kernel side's object file, built by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/linktracer"));
 
-/// The loaded kernel side. Dropping it detaches everything.
+/// The loaded kernel side. Dropping it detaches everything that is not pinned.
 pub struct Kernel {
     ebpf: Ebpf,
     hooks: Vec<AttachedHook>,
     sdk: sdk::SdkProbes,
+    pins: Option<PinSet>,
     targets: HashMap<MapData, u32, u32>,
     switch: Array<MapData, u32>,
     kernel_log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
@@ -85,12 +100,13 @@ pub struct Kernel {
 /// What the daemon reads from the kernel side.
 pub struct Channels {
     /// Records.
-    pub ring: RingBuf<MapData>,
+    pub ring: Ring,
     /// Hits by hook and outcome.
     pub counters: Counters,
 }
 
 /// How to load.
+#[derive(Debug)]
 pub struct Settings {
     /// Where fields stand in this kernel's structures.
     pub offsets: Offsets,
@@ -106,22 +122,30 @@ pub struct Settings {
 
 impl Kernel {
     /// Loads the kernel side and attaches the hooks that belong to no file. SDK functions follow by
-    /// [`Self::attach_sdk`].
+    /// [`Self::attach_sdk`]. What is in `pins` already is taken as it is, the rest is pinned there.
     ///
     /// # Errors
-    /// See [`AttachError`]; nothing stays attached.
-    pub fn load(settings: &Settings) -> Result<(Self, Channels), AttachError> {
+    /// See [`AttachError`]; nothing stays attached but what was pinned by then.
+    pub fn load(settings: &Settings, pins: Option<PinSet>) -> Result<(Self, Channels), AttachError> {
         let wakeup_bytes = u64::from(settings.ring_bytes) / WAKEUP_FILL_DIVISOR;
         let log_level: u8 = if settings.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let has_collectors = u32::from(!settings.collectors.is_empty());
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if let Some(pins) = &pins {
+            pins.create().map_err(|error| AttachError::Pin { path: pins.path(""), reason: error.to_string() })?;
+            for name in pins::PINNED_MAPS {
+                loader.map_pin_path(name, pins.path(name));
+            }
+        }
+        let mut ebpf = loader
             .override_global("OFFSETS", &settings.offsets, true)
             .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
             .override_global("HAS_COLLECTORS", &has_collectors, true)
             .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries("EVENTS", settings.ring_bytes)
             .load(OBJECT)?;
-        let ring = take(&mut ebpf, "EVENTS")?;
+        let ring = ebpf.take_map("EVENTS").ok_or(AttachError::Missing("EVENTS"))?;
+        let ring = Ring::open(ring).map_err(|error| AttachError::Map { name: "EVENTS", error })?;
         let counters = Counters { map: take(&mut ebpf, "COUNTERS")? };
         let targets = take(&mut ebpf, "TARGETS")?;
         let switch = take(&mut ebpf, "SWITCH")?;
@@ -130,9 +154,9 @@ impl Kernel {
             collectors.insert(peer, 1, 0).map_err(|error| AttachError::Map { name: "COLLECTORS", error })?;
         }
         let kernel_log = settings.kernel_log.then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
-        let hooks = hooks::attach_all(&mut ebpf, settings.hooks)?;
-        let sdk = sdk::SdkProbes::load(&mut ebpf)?;
-        let kernel = Self { ebpf, hooks, sdk, targets, switch, kernel_log };
+        let hooks = hooks::attach_all(&mut ebpf, settings.hooks, pins.as_ref())?;
+        let sdk = sdk::SdkProbes::load(&mut ebpf, pins.as_ref())?;
+        let kernel = Self { ebpf, hooks, sdk, pins, targets, switch, kernel_log };
         Ok((kernel, Channels { ring, counters }))
     }
 
@@ -146,12 +170,36 @@ impl Kernel {
         self.sdk.sleepable()
     }
 
-    /// Attaches to one place in one file, in every process that maps it.
+    /// Does what is attached stay when this process ends?
+    pub const fn is_pinned(&self) -> bool {
+        self.pins.is_some()
+    }
+
+    /// Attaches to one place in one file, in every process that maps it. False when a predecessor did.
+    /// The probe goes with this process until [`Self::pin_sdk`].
     ///
     /// # Errors
     /// [`AttachError::Sdk`].
-    pub fn attach_sdk(&mut self, site: &SdkSite) -> Result<(), AttachError> {
-        self.sdk.attach(&mut self.ebpf, site)
+    pub fn attach_sdk(&mut self, site: &SdkSite) -> Result<bool, AttachError> {
+        self.sdk.attach(&mut self.ebpf, site, self.pins.is_some())
+    }
+
+    /// Has the probes on SDK functions outlive this process, where there are pins. Until then, whoever
+    /// comes after a sudden end attaches them anew, and knows that they were not there.
+    ///
+    /// # Errors
+    /// [`AttachError::Pin`].
+    pub fn pin_sdk(&mut self) -> Result<(), AttachError> {
+        self.pins.as_ref().map_or(Ok(()), |pins| self.sdk.pin(pins))
+    }
+
+    /// Says that whoever comes next can go on with this kernel side.
+    ///
+    /// # Errors
+    /// [`AttachError::Pin`].
+    pub fn complete_pins(&mut self) -> Result<(), AttachError> {
+        let Some(pins) = &mut self.pins else { return Ok(()) };
+        pins.complete().map_err(|error| AttachError::Pin { path: pins.path(""), reason: error.to_string() })
     }
 
     /// Starts or ends capture, for all hooks at once.
@@ -221,12 +269,18 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// How often the hook had this outcome since it was loaded, on all CPUs together.
+    /// How often the hook had this outcome since its map was made, on all CPUs together.
     ///
     /// # Errors
     /// The kernel refused the look-up.
     pub fn read(&self, hook: Hook, outcome: HitOutcome) -> Result<u64, aya::maps::MapError> {
         let values = self.map.get(&counter_index(hook, outcome), 0)?;
         Ok(values.iter().sum())
+    }
+
+    /// Every count by its place in the table; one that cannot be read is 0.
+    pub fn all(&self) -> Vec<u64> {
+        let count = |place| self.map.get(&place, 0).map_or(0, |values| values.iter().sum());
+        (0..COUNTER_COUNT).map(count).collect()
     }
 }

@@ -1,17 +1,20 @@
 //! Probes on the SDK's functions.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use aya::{
     Ebpf,
     programs::{
         ProgramError, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
 };
 use tracer_common::settings::sdk_cookie;
 
-use super::AttachError;
+use super::{
+    AttachError,
+    pins::{self, PinSet},
+};
 use crate::config::IdArguments;
 
 /// Which function of the SDK.
@@ -47,6 +50,8 @@ pub struct SdkSite {
     pub function: SdkFunction,
     /// The file that holds it, as this process reaches it.
     pub file: PathBuf,
+    /// What tells the file from every other; letters, digits and hyphens.
+    pub file_identity: String,
     /// Where in the file, in bytes.
     pub file_offset: u64,
     /// Where the ids stand among its arguments.
@@ -55,14 +60,26 @@ pub struct SdkSite {
     pub probe: u32,
 }
 
+impl SdkSite {
+    /// The name of the probe's link among the pins.
+    fn link_name(&self) -> String {
+        let (function, probe) = (self.function.name(), self.probe);
+        format!("{function}-{probe}-{}-{:x}", self.file_identity, self.file_offset)
+    }
+}
+
 /// The loaded programs and what they are attached to.
 pub(super) struct SdkProbes {
     sleepable: bool,
+    /// Links that a predecessor left.
+    inherited: BTreeSet<String>,
+    /// Links that are to be pinned.
+    unpinned: Vec<(String, UProbeLink)>,
 }
 
 impl SdkProbes {
     /// Loads the programs: the sleepable ones where the kernel takes them.
-    pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self, AttachError> {
+    pub(super) fn load(ebpf: &mut Ebpf, pins: Option<&PinSet>) -> Result<Self, AttachError> {
         let functions = [SdkFunction::Exposure, SdkFunction::Click];
         let sleepable = functions.iter().all(|function| {
             let loaded = program(ebpf, function.programs()[0]).and_then(UProbe::load);
@@ -82,22 +99,42 @@ impl SdkProbes {
                 })?;
             }
         }
-        Ok(Self { sleepable })
+        let inherited = pins.map(PinSet::links).unwrap_or_default();
+        Ok(Self { sleepable, inherited, unpinned: Vec::new() })
     }
 
     pub(super) const fn sleepable(&self) -> bool {
         self.sleepable
     }
 
-    pub(super) fn attach(&self, ebpf: &mut Ebpf, site: &SdkSite) -> Result<(), AttachError> {
+    /// Attaches to a place, unless a predecessor did and left its link. True when the probe is new.
+    /// With `to_pin`, it stays only as long as this process until [`Self::pin`].
+    pub(super) fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        site: &SdkSite,
+        to_pin: bool,
+    ) -> Result<bool, AttachError> {
+        let link_name = site.link_name();
+        if self.inherited.contains(&link_name) {
+            return Ok(false);
+        }
         let name = site.function.programs()[usize::from(!self.sleepable)];
         let location = UProbeAttachLocation::AbsoluteOffset(site.file_offset);
         let cookie = sdk_cookie(site.ids.request_id, site.ids.item_id, site.probe);
         let point = UProbeAttachPoint { location, cookie: Some(cookie) };
-        program(ebpf, name)
-            .and_then(|program| program.attach(point, &site.file, UProbeScope::AllProcesses))
-            .map(drop)
-            .map_err(|error| AttachError::Sdk { file: site.file.clone(), offset: site.file_offset, error })
+        let link = program(ebpf, name).and_then(|program| {
+            let link = program.attach(point, &site.file, UProbeScope::AllProcesses)?;
+            if to_pin { program.take_link(link).map(Some) } else { Ok(None) }
+        });
+        let failed = |error| AttachError::Sdk { file: site.file.clone(), offset: site.file_offset, error };
+        self.unpinned.extend(link.map_err(failed)?.map(|link| (link_name, link)));
+        Ok(true)
+    }
+
+    /// Has the new probes outlive this process.
+    pub(super) fn pin(&mut self, pins: &PinSet) -> Result<(), AttachError> {
+        self.unpinned.drain(..).try_for_each(|(name, link)| pins::pin(link, &pins.path(&name)))
     }
 }
 

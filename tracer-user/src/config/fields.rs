@@ -3,7 +3,7 @@
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Abi, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, HookChoice, JoinSettings, LabelSource,
+    Abi, Config, CHECKPOINT_INTERVALS, DEFAULT_BTF, DEFAULT_CHECKPOINT_INTERVAL, DEFAULT_LISTEN, DEFAULT_PIN_DIR, HookChoice, JoinSettings, LabelSource,
     MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs, SdkProbe,
     Service,
     reader::{Fields, Node, Reader},
@@ -13,11 +13,14 @@ use super::{
 pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
     let fields = reader.map(
         &root,
-        &["source", "listen", "state_dir", "hooks", "ring_buffer_size", "btf", "services", "join"],
+        &["source", "listen", "state_dir", "pin_dir", "checkpoint_interval", "hooks", "ring_buffer_size", "btf", "services", "join"],
     );
     let source = fields.optional("source").and_then(|node| reader.text(&node));
     let listen = fields.optional("listen").and_then(|node| reader.parsed(&node, address));
     let state_dir = fields.optional("state_dir").and_then(|node| reader.text(&node));
+    let pin_dir = fields.optional("pin_dir").and_then(|node| reader.parsed(&node, pin_dir));
+    let interval =
+        fields.optional("checkpoint_interval").and_then(|node| reader.parsed(&node, checkpoint_interval));
     let hooks = fields.optional("hooks").and_then(|node| reader.parsed(&node, hook_choice));
     let ring = fields.optional("ring_buffer_size").and_then(|node| reader.parsed(&node, ring_size));
     let btf = fields.optional("btf").and_then(|node| reader.text(&node));
@@ -26,7 +29,9 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
     Config {
         source: source.unwrap_or_else(host_name),
         listen: listen.unwrap_or(DEFAULT_LISTEN),
-        state_dir: state_dir.map_or_else(|| PathBuf::from(DEFAULT_STATE_DIR), PathBuf::from),
+        state_dir: state_dir.map(PathBuf::from),
+        pin_dir: pin_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_PIN_DIR)),
+        checkpoint_interval: interval.unwrap_or(DEFAULT_CHECKPOINT_INTERVAL),
         hooks: hooks.unwrap_or(HookChoice::Auto),
         ring_buffer_size: ring.unwrap_or(tracer_common::limits::DEFAULT_RING_BYTES),
         btf: btf.map_or_else(|| PathBuf::from(DEFAULT_BTF), PathBuf::from),
@@ -177,6 +182,27 @@ fn abi(text: &str) -> Result<Option<Abi>, String> {
             Err(format!("unknown abi \"{text}\"; one of `auto`, `c`, `cpp`, `go`, `rust`"))
         }
         abi => Ok(abi),
+    }
+}
+
+/// A folder of bpffs, which takes no dots in names: it keeps them for itself.
+fn pin_dir(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        Err("not an absolute path".to_owned())
+    } else if text.contains('.') {
+        Err("a BPF file system takes no dots in names".to_owned())
+    } else {
+        Ok(path)
+    }
+}
+
+fn checkpoint_interval(text: &str) -> Result<Duration, String> {
+    let interval = units::duration(text)?;
+    if CHECKPOINT_INTERVALS.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("out of range; `1s` to `1h`".to_owned())
     }
 }
 

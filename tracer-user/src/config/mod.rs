@@ -14,6 +14,7 @@ mod units;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,8 +30,13 @@ pub struct Config {
     pub source: String,
     /// `listen`: where metrics and health are served. Default `127.0.0.1:9464`.
     pub listen: SocketAddr,
-    /// `state_dir`: where state outlives the process. Default `/var/lib/linktracer`.
-    pub state_dir: PathBuf,
+    /// `state_dir`: where state outlives the process; `None`, the default: it does not.
+    pub state_dir: Option<PathBuf>,
+    /// `pin_dir`: where, with `state_dir`, the kernel side outlives the process; on bpffs. Default
+    /// `/sys/fs/bpf/linktracer`.
+    pub pin_dir: PathBuf,
+    /// `checkpoint_interval`: how often the state is written; 1 s to 1 h. Default 1 min.
+    pub checkpoint_interval: Duration,
     /// `hooks`: which kind of kernel hook to use. Default `auto`.
     pub hooks: HookChoice,
     /// `ring_buffer_size`: bytes of the ring buffer; a power of two, 64 KiB to 1 GiB. Default 16 MiB.
@@ -168,7 +174,10 @@ pub const MIN_RING_BYTES: u64 = 64 * 1024;
 pub const MAX_RING_BYTES: u64 = 1024 * 1024 * 1024;
 
 pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
-pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/linktracer";
+pub(crate) const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/linktracer";
+pub(crate) const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Shortest and longest `checkpoint_interval`.
+pub const CHECKPOINT_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 pub(crate) const DEFAULT_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 impl Config {

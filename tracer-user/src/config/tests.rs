@@ -34,6 +34,8 @@ fn every_key_is_read() {
 source: node-a
 listen: 0.0.0.0:9000
 state_dir: /tmp/state
+pin_dir: /sys/fs/bpf/other
+checkpoint_interval: 10s
 hooks: tracepoint
 ring_buffer_size: 64KiB
 btf: /tmp/btf

@@ -60,11 +60,9 @@ impl Setup<'_> {
     /// The configuration file, publishing at `listen`.
     pub fn config(&self, listen: SocketAddr) -> String {
         let Windows { exposure, click, report } = self.windows;
-        let root = self.fixture.root();
         format!(
             "source: demo\n\
              listen: {listen}\n\
-             state_dir: {state_dir}\n\
              hooks: {hooks}\n\
              ring_buffer_size: {RING_BUFFER_SIZE}\n\
              services:\n\
@@ -78,7 +76,6 @@ impl Setup<'_> {
              \x20   report: {{ to: [\"{collector}\"] }}\n\
              join: {{ exposure_window: {exposure}s, click_window: {click}s, report_window: {report}s, \
              lateness: 2s, skew: 100ms }}\n",
-            state_dir = quoted(&root.join("state")),
             hooks = self.hooks.name(),
             service = self.service,
             exe = quoted(&self.fixture.service()),

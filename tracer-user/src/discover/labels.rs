@@ -52,6 +52,17 @@ impl LabelBook {
         Arc::clone(self.known.entry(labels.clone()).or_insert_with(|| Arc::new(labels)))
     }
 
+    /// Labels that were given out before a restart.
+    pub(super) fn again(&mut self, labels: &Arc<Labels>, now: Instant) -> Arc<Labels> {
+        for (label, value) in [(Label::Release, &labels.release), (Label::Group, &labels.group)] {
+            if **value != *OTHER {
+                let values = self.values.entry((labels.service.clone(), label)).or_default();
+                values.insert(value.clone(), now);
+            }
+        }
+        Arc::clone(self.known.entry(Labels::clone(labels)).or_insert_with(|| Arc::clone(labels)))
+    }
+
     /// Notes that a process with these labels runs.
     pub(super) fn touch(&mut self, labels: &Labels, now: Instant) {
         for (label, value) in [(Label::Release, &labels.release), (Label::Group, &labels.group)] {

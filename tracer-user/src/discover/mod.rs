@@ -10,4 +10,4 @@ mod proc;
 mod table;
 
 pub use files::{matching_processes, probe_files};
-pub use table::{Process, Processes, Verdict};
+pub use table::{Change, Process, Processes, Verdict};

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{files, labels::LabelBook, proc};
 use crate::{
     config::{SdkProbe, Service},
@@ -35,11 +37,36 @@ pub enum Verdict {
     Forget,
 }
 
+/// A change of the table. What is known of the processes of services follows from these alone, without
+/// another look at /proc.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A process belongs to the service that its labels name.
+    Belongs {
+        /// Which process.
+        pid: u32,
+        /// What its events are counted under.
+        labels: Arc<Labels>,
+    },
+    /// A process no longer runs; what it did last may still come.
+    Ended {
+        /// Which process.
+        pid: u32,
+    },
+    /// Nothing more is known of a process id.
+    Forgotten {
+        /// Which one.
+        pid: u32,
+    },
+}
+
 /// Every process that was looked at and of which something may still come.
 pub struct Processes {
     services: Arc<[Service]>,
     labels: LabelBook,
     table: HashMap<u32, Entry>,
+    /// What changed since it was last asked for.
+    changes: Vec<Change>,
 }
 
 /// What is known of one process id.
@@ -59,13 +86,69 @@ impl Entry {
 impl Processes {
     /// An empty table for these services.
     pub fn new(services: Arc<[Service]>) -> Self {
-        Self { services, labels: LabelBook::default(), table: HashMap::new() }
+        Self { services, labels: LabelBook::default(), table: HashMap::new(), changes: Vec::new() }
+    }
+
+    /// What changed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The changes that make this table out of an empty one.
+    pub fn as_changes(&self) -> Vec<Change> {
+        let mut changes = Vec::with_capacity(self.table.len());
+        for (pid, entry) in &self.table {
+            let Some(process) = &entry.process else { continue };
+            changes.push(Change::Belongs { pid: *pid, labels: Arc::clone(&process.labels) });
+            if entry.ended.is_some() {
+                changes.push(Change::Ended { pid: *pid });
+            }
+        }
+        changes
+    }
+
+    /// Makes a change again that was made before a restart. A service that is no longer configured has
+    /// no processes.
+    pub fn make_again(&mut self, change: &Change) {
+        match change {
+            Change::Belongs { pid, labels } => {
+                let now = Instant::now();
+                let labels = self.labels.again(labels, now);
+                let service = self.services.iter().position(|service| *service.name == *labels.service);
+                if let Some(service) = service {
+                    self.table.insert(*pid, Entry::running(Some(Process { service, labels })));
+                }
+            }
+            Change::Ended { pid } => {
+                if let Some(entry) = self.table.get_mut(pid) {
+                    entry.ended.get_or_insert_with(Instant::now);
+                }
+            }
+            Change::Forgotten { pid } => drop(self.table.remove(pid)),
+        }
+    }
+
+    /// Labels under which something was counted before a restart: they can be forgotten like any others.
+    pub fn remember_labels(&mut self, labels: impl IntoIterator<Item = Labels>) {
+        let now = Instant::now();
+        for labels in labels {
+            self.labels.again(&Arc::new(labels), now);
+        }
+    }
+
+    /// Ids of all processes of services that are not known to have ended.
+    pub fn running(&self) -> Vec<u32> {
+        let running = |entry: &Entry| entry.process.is_some() && entry.ended.is_none();
+        self.table.iter().filter(|(_, entry)| running(entry)).map(|(pid, _)| *pid).collect()
     }
 
     /// The process, looked at now if that was not done before.
     pub fn get(&mut self, pid: u32) -> Option<&Process> {
         if !self.table.contains_key(&pid) {
             let process = self.look_at(pid, None);
+            if let Some(process) = &process {
+                self.changes.push(Change::Belongs { pid, labels: Arc::clone(&process.labels) });
+            }
             // What is of no service is noted, too: it was asked for, and may be again at once.
             self.table.insert(pid, Entry::running(process));
         }
@@ -89,6 +172,7 @@ impl Processes {
         (!proc::is_running(pid)).then(|| {
             if let Some(entry) = self.table.get_mut(&pid) {
                 entry.ended.get_or_insert_with(Instant::now);
+                self.changes.push(Change::Ended { pid });
             }
             Verdict::Forget
         })
@@ -118,11 +202,21 @@ impl Processes {
             (None, false) => {
                 entry.ended = Some(now);
                 gone.push(*pid);
+                self.changes.push(Change::Ended { pid: *pid });
                 true
             }
             // The number is used again: whoever has it now is looked at anew.
-            (Some(_), true) => false,
-            (Some(ended), false) => now.duration_since(ended) < REMEMBER_FOR,
+            (Some(_), true) => {
+                self.changes.push(Change::Forgotten { pid: *pid });
+                false
+            }
+            (Some(ended), false) => {
+                let stays = now.duration_since(ended) < REMEMBER_FOR;
+                if !stays {
+                    self.changes.push(Change::Forgotten { pid: *pid });
+                }
+                stays
+            }
         });
         gone.sort_unstable();
         gone.dedup();
@@ -176,11 +270,14 @@ impl Processes {
     fn note(&mut self, pid: u32, process: Option<Process>) -> Verdict {
         match process {
             Some(process) => {
+                self.changes.push(Change::Belongs { pid, labels: Arc::clone(&process.labels) });
                 self.table.insert(pid, Entry::running(Some(process)));
                 Verdict::Trace
             }
             None => {
-                self.table.remove(&pid);
+                if self.table.remove(&pid).is_some() {
+                    self.changes.push(Change::Forgotten { pid });
+                }
                 Verdict::Forget
             }
         }

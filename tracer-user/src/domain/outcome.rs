@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Kind, Labels};
 
 /// An edge between two events of one id, or the whole triple.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Edge {
     /// Does the exposure have its request?
     RequestExposure,

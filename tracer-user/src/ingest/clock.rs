@@ -1,6 +1,6 @@
 //! From the kernel's monotonic time to Unix time.
 //!
-//! One offset is taken at the start and kept: a step of the wall clock must not reorder events nor
+//! One offset is taken at the start and kept, over restarts of the daemon too: a step of the wall clock must not reorder events nor
 //! make a window run out. How far the wall clock has gone off since is measured, for a metric.
 
 use std::{
@@ -36,6 +36,17 @@ impl Clock {
     /// The system clock stands before 1970.
     pub fn start() -> Result<Self, ClockError> {
         Ok(Self { offset_ns: measure_offset_ns()? })
+    }
+
+    /// A clock with the offset of an earlier run in the same boot, in nanoseconds: events from before
+    /// and after are then on one scale.
+    pub const fn with_offset(offset_ns: u64) -> Self {
+        Self { offset_ns }
+    }
+
+    /// Unix time less kernel time, in nanoseconds.
+    pub const fn offset_ns(&self) -> u64 {
+        self.offset_ns
     }
 
     /// Unix time of a kernel time, in nanoseconds.

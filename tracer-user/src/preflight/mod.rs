@@ -12,6 +12,7 @@ pub mod tracefs;
 use std::{fmt, net::TcpListener, path::Path};
 
 use crate::{
+    attach::pins,
     config::{Config, Service},
     discover, symbols,
 };
@@ -54,6 +55,9 @@ pub fn run(config: &Config) -> Vec<Check> {
     let mut checks = privileges::checks();
     checks.extend([namespaces::check(), kernel_layout(&config.btf), uprobes(), kprobes()]);
     checks.push(address(config));
+    if let Some(state_dir) = &config.state_dir {
+        checks.extend([folder(state_dir), bpffs(&config.pin_dir)]);
+    }
     for service in &config.services {
         checks.extend(service_checks(service));
     }
@@ -113,6 +117,48 @@ fn address(config: &Config) -> Check {
                 config.listen
             ),
         ),
+    }
+}
+
+/// Subject of the check of the folder for state.
+pub const STATE_DIR: &str = "state_dir";
+
+/// Can state be kept there? The folder is made by the daemon, so what is there of its path counts.
+fn folder(state_dir: &Path) -> Check {
+    use rustix::fs::{Access, access};
+    let there = state_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let problem = if !state_dir.is_absolute() {
+        Some("it is not an absolute path".to_owned())
+    } else if !there.is_dir() {
+        Some(format!("{} is no folder", there.display()))
+    } else {
+        access(there, Access::WRITE_OK | Access::EXEC_OK).err().map(|error| format!("{}: {error}", there.display()))
+    };
+    match problem {
+        None => check(STATE_DIR, Status::Good, format!("{} can be written to", state_dir.display())),
+        Some(problem) => {
+            let remedy = "make it writable, name another folder, or leave `state_dir` out";
+            check(
+                STATE_DIR,
+                Status::Failed,
+                format!("{} cannot be used: {problem}\n  remedy: {remedy}", state_dir.display()),
+            )
+        }
+    }
+}
+
+/// Can the kernel side outlive the daemon?
+fn bpffs(pin_dir: &Path) -> Check {
+    const SUBJECT: &str = "pin_dir";
+    if pins::is_on_bpffs(pin_dir) {
+        let text = format!("{} is on a BPF file system: probes stay while no daemon runs", pin_dir.display());
+        check(SUBJECT, Status::Good, text)
+    } else {
+        let text = format!(
+            "{} is not on a BPF file system: what happens while no daemon runs is not seen\n  remedy: mount -t bpf bpf /sys/fs/bpf",
+            pin_dir.display()
+        );
+        check(SUBJECT, Status::Limited, text)
     }
 }
 

@@ -14,10 +14,8 @@ use crate::{
     attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkSite},
     config::{SdkProbe, Service},
     discover::{self, Processes},
-    domain::Kind,
     export::http::ProbeState,
     ingest::clock::Clock,
-    join::Join,
     symbols::{self, SymbolError},
     telemetry::Metrics,
 };
@@ -56,6 +54,14 @@ enum FileIdentity {
 }
 
 impl FileIdentity {
+    /// As a part of the name of a pin.
+    fn name(&self) -> String {
+        match self {
+            Self::Plain { device, inode } => format!("{device:x}-{inode:x}"),
+            Self::Overlaid { inode, size, modified_ns } => format!("{inode:x}-{size:x}-{modified_ns:x}"),
+        }
+    }
+
     fn of(file: &Path) -> io::Result<Self> {
         /// `OVERLAYFS_SUPER_MAGIC` in `linux/magic.h`.
         const OVERLAYFS: i64 = 0x794c_7630;
@@ -112,24 +118,26 @@ impl Coverage {
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
-    /// A file of the configuration that cannot be attached to is an error here.
+    /// A file of the configuration that cannot be attached to is an error here. True when there is a new
+    /// probe.
     pub(super) fn attach_known_files(
         &mut self,
         kernel: &mut Kernel,
         processes: &Processes,
         metrics: &Metrics,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
+        let mut new = false;
         for index in 0..self.services.len() {
             let services = Arc::clone(&self.services);
             let service = &services[index];
             let pids = processes.of_service(index);
             for (function, probe) in sdk_probes(service) {
                 for file in discover::probe_files(service, probe, &pids) {
-                    self.attach(kernel, metrics, index, function, probe, &file)?;
+                    new |= self.attach(kernel, metrics, index, function, probe, &file)?;
                 }
             }
         }
-        Ok(())
+        Ok(new)
     }
 
     /// Looks for the SDK's functions in a process of the service from now on.
@@ -139,17 +147,14 @@ impl Coverage {
         }
     }
 
-    /// Looks again for everything that is expected.
-    pub(super) fn retry(
-        &mut self,
-        kernel: &mut Kernel,
-        metrics: &Metrics,
-        join: &mut Join,
-        clock: &Clock,
-    ) -> anyhow::Result<()> {
+    /// Looks again for everything that is expected. Returns when the last probe was put in place that
+    /// came too late for its process, in nanoseconds since the Unix epoch: what happened before then may
+    /// have been missed.
+    pub(super) fn retry(&mut self, kernel: &mut Kernel, metrics: &Metrics, clock: &Clock) -> Option<u64> {
         if self.expected.is_empty() {
-            return Ok(());
+            return None;
         }
+        let mut late_ns = None;
         let services = Arc::clone(&self.services);
         for expected in std::mem::take(&mut self.expected) {
             let Expected { pid, service, function, since_ns } = expected;
@@ -159,7 +164,7 @@ impl Coverage {
                     let attached = self.attach(kernel, metrics, service, function, probe, &file);
                     let now_ns = clock.now_ns();
                     if matches!(attached, Ok(true)) && now_ns.saturating_sub(since_ns) > ATTACH_GRACE_NS {
-                        self.move_horizon("attached_late", now_ns, join, metrics);
+                        late_ns = Some(now_ns);
                     }
                 }
                 None if clock.now_ns().saturating_sub(since_ns) < GIVE_UP_NS
@@ -170,18 +175,7 @@ impl Coverage {
                 None => tracing::debug!(pid, function = function.name(), "the process never had the library"),
             }
         }
-        Ok(())
-    }
-
-    /// From `now_ns` on everything is known; what reaches further back may have been missed.
-    #[expect(clippy::unused_self, reason = "coverage is what moves")]
-    pub(super) fn move_horizon(&self, reason: &str, now_ns: u64, join: &mut Join, metrics: &Metrics) {
-        tracing::warn!(reason, "the coverage horizon moves to now: what came before may have been missed");
-        for kind in [Kind::Request, Kind::Exposure] {
-            join.set_horizon(kind, now_ns);
-            metrics.set_horizon(kind, now_ns);
-        }
-        metrics.horizon_moves.with_label_values(&[reason]).inc();
+        late_ns
     }
 
     /// Is every probe of the configuration in place?
@@ -232,7 +226,8 @@ impl Coverage {
         &self.services[service].name
     }
 
-    /// Attaches to a file unless that was done. True when the probe is new.
+    /// Attaches to a file unless that was done, by this process or by one before it. True when there is
+    /// a new probe.
     fn attach(
         &mut self,
         kernel: &mut Kernel,
@@ -248,7 +243,8 @@ impl Coverage {
                 if let Some(known) = self.sites.get(&key) {
                     return known.clone().map(|()| false).map_err(AttachFailure);
                 }
-                (Some(key), attach_site(kernel, service, function, probe, file))
+                let result = attach_site(kernel, &key, probe, file);
+                (Some(key), result)
             }
             Err(error) => (None, Err(SiteError::File(error))),
         };
@@ -257,13 +253,16 @@ impl Coverage {
             metrics.attach_errors.with_label_values(&[error.reason()]).inc();
             error.to_string()
         });
-        if result.is_ok() {
-            tracing::info!(function = function.name(), symbol = probe.symbol, file = %file.display(), "attached");
+        if let Ok(new) = &result {
+            tracing::info!(
+                new,
+                function = function.name(), symbol = probe.symbol, file = %file.display(), "attached"
+            );
         }
         if let Some(key) = key {
-            self.sites.insert(key, result.clone());
+            self.sites.insert(key, result.clone().map(drop));
         }
-        result.map(|()| true).map_err(AttachFailure)
+        result.map_err(AttachFailure)
     }
 
     fn hooks_missing(&self, needed: &[Hook]) -> Option<String> {
@@ -305,24 +304,21 @@ const fn sdk_probe(service: &Service, function: SdkFunction) -> Option<&SdkProbe
     }
 }
 
-fn attach_site(
-    kernel: &mut Kernel,
-    service: usize,
-    function: SdkFunction,
-    probe: &SdkProbe,
-    file: &Path,
-) -> Result<(), SiteError> {
+/// Attaches to every function in the file that the probe means. True when any of it is new.
+fn attach_site(kernel: &mut Kernel, key: &SiteKey, probe: &SdkProbe, file: &Path) -> Result<bool, SiteError> {
+    let mut new = false;
     for found in symbols::find(file, &probe.symbol)? {
         let abi = probe.abi.unwrap_or(found.abi);
         let ids = probe.args.locate(abi).map_err(SiteError::Arguments)?;
         let site = SdkSite {
-            function,
+            function: key.function,
             file: file.to_path_buf(),
+            file_identity: key.file.name(),
             file_offset: found.site.file_offset,
             ids,
-            probe: u32::try_from(service).unwrap_or(u32::MAX),
+            probe: u32::try_from(key.service).unwrap_or(u32::MAX),
         };
-        kernel.attach_sdk(&site)?;
+        new |= kernel.attach_sdk(&site)?;
     }
-    Ok(())
+    Ok(new)
 }

@@ -5,7 +5,11 @@
 //! only one that writes; when it dies, the process ends with its reason.
 
 mod coverage;
+mod durability;
+mod prepare;
 mod publish;
+mod state;
+mod takeover;
 mod worker;
 
 use std::{
@@ -53,6 +57,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Let the kernel side log what it loses.
     pub kernel_log: bool,
+    /// Keep the state, where the configuration says where.
+    pub durable: bool,
 }
 
 /// Runs until SIGTERM, SIGINT or the end of `options.duration`, then takes what is left on the ring.
@@ -64,6 +70,9 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     if !options.serve {
         checks.retain(|check| check.subject != preflight::LISTEN);
     }
+    if !options.durable {
+        checks.retain(|check| check.subject != preflight::STATE_DIR);
+    }
     let failures: Vec<String> = preflight::failures(&checks).map(ToString::to_string).collect();
     if !failures.is_empty() {
         anyhow::bail!("cannot trace here, nothing was attached:\n{}", failures.join("\n"));
@@ -72,15 +81,16 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
     let recording = options.record.as_deref().map(Recording::create).transpose()?;
 
-    let (worker, status) = prepare(config, options, recording)?;
+    let (worker, status) = prepare::prepare(config, options, recording)?;
     let stop = Arc::new(AtomicBool::new(false));
     let (done, worker_done) = oneshot::channel();
+    let (caught_up, is_caught_up) = oneshot::channel();
     let handle = std::thread::Builder::new()
         .name("ingest".to_owned())
         .spawn({
             let stop = Arc::clone(&stop);
             move || {
-                let result = worker.work(&stop);
+                let result = worker.work(&stop, caught_up);
                 // Nobody listens any more only when the process is on its way out.
                 let _ = done.send(result);
             }
@@ -89,93 +99,18 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the HTTP server")?;
-    let result = runtime.block_on(serve(listener, status, options.duration, &stop, worker_done));
+    let result = runtime.block_on(serve(listener, status, is_caught_up, options.duration, &stop, worker_done));
     if handle.join().is_err() && result.is_ok() {
         anyhow::bail!("the ingest thread panicked");
     }
     result
 }
 
-/// Loads and attaches everything and switches capture on.
-fn prepare(
-    config: &Config,
-    options: &Options,
-    recording: Option<Recording>,
-) -> anyhow::Result<(Worker, Arc<Status>)> {
-    let settings = Settings {
-        offsets: preflight::layout::read(&config.btf)?,
-        ring_bytes: config.ring_buffer_size,
-        hooks: config.hooks,
-        collectors: config
-            .services
-            .iter()
-            .filter_map(|service| service.report.as_ref())
-            .flat_map(|report| report.to.clone())
-            .collect(),
-        kernel_log: options.kernel_log,
-    };
-    let metrics = Metrics::new().context("metrics")?;
-    let clock = Clock::start()?;
-    let (mut kernel, channels) = Kernel::load(&settings)?;
-    for attached in kernel.hooks() {
-        tracing::info!(hook = attached.hook.name(), kind = attached.kind.name(), "attached");
-    }
-    let collector = KernelCollector::new(channels.counters, metrics.received.clone()).context("metrics")?;
-    metrics.registry.register(Box::new(collector)).context("metrics")?;
-    let status = Arc::new(Status::new(metrics.registry.clone(), clock::monotonic_ns));
-
-    let services: Arc<[_]> = config.services.clone().into();
-    let mut processes = Processes::new(Arc::clone(&services));
-    let mut coverage = Coverage::new(Arc::clone(&services), kernel.hooks());
-    // Processes are followed by now, so none can slip in between this look and the events.
-    let running = processes.scan();
-    for pid in &running {
-        kernel.trace_process(*pid)?;
-    }
-    coverage.attach_known_files(&mut kernel, &processes, &metrics)?;
-    for pid in &running {
-        if let Some(process) = processes.get(*pid) {
-            coverage.expect(*pid, process.service, clock.now_ns());
-        }
-    }
-    kernel.set_capture(true)?;
-
-    let mut join = Join::new(join_config(config));
-    if !running.is_empty() {
-        let now_ns = clock.now_ns();
-        for kind in [Kind::Request, Kind::Exposure] {
-            join.set_horizon(kind, now_ns);
-            metrics.set_horizon(kind, now_ns);
-        }
-        metrics.horizon_moves.with_label_values(&["process_older_than_capture"]).inc();
-    }
-    tracing::info!(
-        running = running.len(),
-        sleepable_uprobes = kernel.sleepable(),
-        ready = coverage.is_complete(),
-        "capture is on"
-    );
-    status.set_probes(coverage.states());
-    let source: Arc<str> = config.source.as_str().into();
-    let worker = Worker {
-        interpreter: Interpreter::new(services, Arc::clone(&source), clock),
-        publisher: Publisher::new(metrics, Arc::clone(&status), clock),
-        ring: channels.ring,
-        source,
-        kernel,
-        processes,
-        coverage,
-        join,
-        recording,
-        clock,
-    };
-    Ok((worker, status))
-}
-
 /// Serves HTTP until there is a reason to stop, then has the worker finish.
 async fn serve(
     listener: Option<TcpListener>,
     status: Arc<Status>,
+    is_caught_up: oneshot::Receiver<()>,
     duration: Option<Duration>,
     stop: &AtomicBool,
     mut worker_done: oneshot::Receiver<anyhow::Result<()>>,
@@ -184,6 +119,8 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let server = async {
+        // Whoever asks earlier waits: after a restart, counts may not seem to have gone back.
+        let _ = is_caught_up.await;
         match listener {
             Some(listener) => {
                 listener.set_nonblocking(true)?;
@@ -217,6 +154,15 @@ async fn serve(
         result = &mut server, if reason.is_ok() => Err(result.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("the HTTP server ended"))),
     };
     reason.and(finished)
+}
+
+/// Ends what earlier runs left at work in the kernel. Returns how many kernel sides there were. What is
+/// in `state_dir` stays.
+///
+/// # Errors
+/// A daemon is running, or something cannot be removed.
+pub fn detach(config: &Config) -> anyhow::Result<usize> {
+    takeover::detach(&config.pin_dir)
 }
 
 fn join_config(config: &Config) -> JoinConfig {

@@ -6,17 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracer_common::counters::Hook;
-
 use super::coverage::Coverage;
 use crate::{
     discover::Processes,
     domain::{Edge, Labels, Outcome},
     export::http::Status,
-    ingest::{clock::Clock, interpret::Reading},
+    ingest::clock::Clock,
     join::Join,
     slo::{RatioWindow, Tally},
-    telemetry::{Metrics, RECEIVED_EVENT, RECEIVED_PROCESS},
+    telemetry::{Metrics, Numbers},
 };
 
 /// The ratio's window: 60 slices of 15 s are 15 minutes.
@@ -43,14 +41,15 @@ impl Publisher {
         Self { metrics, status, clock, window, published: BTreeSet::new(), last: None }
     }
 
-    /// Counts what became of a record.
-    pub(super) fn count_reading(&self, hook: Hook, reading: &Reading) {
-        let outcome = match reading {
-            Reading::Event(_) => RECEIVED_EVENT,
-            Reading::Process { .. } => RECEIVED_PROCESS,
-            Reading::Nothing(reason) => reason.name(),
-        };
-        self.metrics.received.with_label_values(&[hook.name(), outcome]).inc();
+    /// Goes on from what was counted before a restart.
+    pub(super) fn restore(&mut self, numbers: &Numbers, window: RatioWindow<(Edge, Arc<Labels>)>) {
+        self.metrics.restore(numbers);
+        self.window = window;
+    }
+
+    /// What is counted for the ratio.
+    pub(super) const fn window(&self) -> &RatioWindow<(Edge, Arc<Labels>)> {
+        &self.window
     }
 
     /// Counts outcomes and takes them out of `out`.

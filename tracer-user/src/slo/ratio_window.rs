@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 /// Broken and sound links.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Links that are broken.
     pub broken: u64,
@@ -31,8 +33,8 @@ impl std::ops::AddAssign for Tally {
 ///
 /// The window is as wide as all slices together and moves by one slice. Memory is bounded by the
 /// number of keys times the number of slices.
-#[derive(Debug)]
-pub struct RatioWindow<K> {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RatioWindow<K: Ord> {
     slice_ns: u64,
     slices: usize,
     /// Number of the newest slice.

@@ -1,20 +1,24 @@
 //! The kernel side's counters as metrics, read when somebody asks.
+//!
+//! Counts of kernel sides before the present one are added, where the daemon remembers them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
     IntCounterVec, Opts,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
-use tracer_common::counters::{HitOutcome, Hook};
+use tracer_common::counters::{HitOutcome, Hook, counter_index};
 
-use super::Metric;
+use super::{Metric, RECEIVED_DISCARDED};
 use crate::{attach::Counters, ingest::interpret::Reason};
 
 /// Reads the kernel side's counters at each scrape, and adds up what was lost on either side.
 pub struct KernelCollector {
-    counters: Counters,
+    counters: Arc<Counters>,
+    /// Counts of earlier kernel sides, by place in the table.
+    earlier: Vec<u64>,
     received: IntCounterVec,
     hits: IntCounterVec,
     lost: IntCounterVec,
@@ -23,25 +27,34 @@ pub struct KernelCollector {
 }
 
 impl KernelCollector {
-    /// A collector of these counters; `received` counts what became of the records.
+    /// A collector of these counters and the `earlier` counts; `received` counts what became of the
+    /// records.
     ///
     /// # Errors
     /// Never with the names of [`Metric`].
-    pub fn new(counters: Counters, received: IntCounterVec) -> prometheus::Result<Self> {
+    pub fn new(
+        counters: Arc<Counters>,
+        earlier: Vec<u64>,
+        received: IntCounterVec,
+    ) -> prometheus::Result<Self> {
         let vector = |metric: Metric, labels: &[&str]| {
             IntCounterVec::new(Opts::new(metric.name(), metric.help()), labels)
         };
         let hits = vector(Metric::KernelHits, &["probe", "outcome"])?;
         let lost = vector(Metric::LostEvents, &["reason"])?;
-        Ok(Self { counters, received, hits, lost, turn: Mutex::new(()) })
+        Ok(Self { counters, earlier, received, hits, lost, turn: Mutex::new(()) })
     }
 
     fn refresh(&self) {
         // `hit` is read last, so that it is never less than the sum of the others.
         for outcome in HitOutcome::ALL.iter().rev() {
             for hook in Hook::ALL {
+                let earlier = self.earlier.get(counter_index(hook, *outcome) as usize).copied();
                 match self.counters.read(hook, *outcome) {
-                    Ok(count) => raise(&self.hits, &[hook.name(), outcome.name()], count),
+                    Ok(count) => {
+                        let count = count + earlier.unwrap_or_default();
+                        raise(&self.hits, &[hook.name(), outcome.name()], count);
+                    }
                     Err(error) => tracing::warn!(%error, hook = hook.name(), "kernel counter cannot be read"),
                 }
             }
@@ -74,6 +87,11 @@ impl KernelCollector {
                 None => losses.push((reason.name(), received(reason))),
             }
         }
+        let discarded = |hook: &Hook| {
+            self.received.with_label_values(&[hook.name(), RECEIVED_DISCARDED]).get()
+        };
+        let discarding = Hook::ALL.iter().filter(|hook| loses_events(**hook, HitOutcome::RingFull));
+        losses.push((RECEIVED_DISCARDED, discarding.map(discarded).sum()));
         losses
     }
 }
@@ -81,7 +99,7 @@ impl KernelCollector {
 /// Is that outcome of that hook a lost event? The hooks that follow processes lose news of a process,
 /// which the daemon makes up for by looking at /proc; but when the table of processes is full, whatever
 /// the process does is lost.
-const fn loses_events(hook: Hook, outcome: HitOutcome) -> bool {
+pub const fn loses_events(hook: Hook, outcome: HitOutcome) -> bool {
     !matches!(hook, Hook::Exec | Hook::Fork | Hook::Exit) || matches!(outcome, HitOutcome::TargetsFull)
 }
 

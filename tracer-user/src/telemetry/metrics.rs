@@ -1,14 +1,14 @@
 //! The metrics that the daemon counts itself.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry,
     core::{Collector as _, MetricVec, MetricVecBuilder},
 };
 use tracer_common::counters::Hook;
 
-use super::Metric;
+use super::{Metric, Numbers, delay::DelayHistogram};
 use crate::{
     build,
     domain::{Edge, Kind, Labels, LinkOutcome, Outcome},
@@ -20,10 +20,17 @@ use crate::{
 const DELAY_BUCKETS: [f64; 14] =
     [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0];
 
+/// Bounds of the pauses for checkpoints in seconds; 5 ms is what they may take.
+const PAUSE_BUCKETS: [f64; 8] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
+
 /// Label values of a record that was of use: it became an event, or news of a process.
 pub const RECEIVED_EVENT: &str = "event";
 /// See [`RECEIVED_EVENT`].
 pub const RECEIVED_PROCESS: &str = "process";
+/// Label value of a record that a restart could not go on with: it was thrown away with its ring.
+pub const RECEIVED_DISCARDED: &str = "discarded";
+/// What a record can be beside a [`Reason`].
+const RECEIVED_OUTCOMES: [&str; 3] = [RECEIVED_EVENT, RECEIVED_PROCESS, RECEIVED_DISCARDED];
 
 /// Counters and gauges, registered.
 pub struct Metrics {
@@ -45,12 +52,18 @@ pub struct Metrics {
     late: IntCounterVec,
     late_without_outcome: IntCounterVec,
     requests: IntCounterVec,
-    delay: HistogramVec,
+    delay: DelayHistogram,
     ratio: GaugeVec,
     pending: IntGaugeVec,
     horizon: GaugeVec,
     watermark_lag: Gauge,
     clock_step: Gauge,
+    checkpoint: Gauge,
+    checkpoint_pause: Histogram,
+    /// What could not be kept.
+    pub checkpoint_failures: IntCounterVec,
+    /// Every counter: all of them outlive the process.
+    durable: Vec<IntCounterVec>,
 }
 
 impl Metrics {
@@ -61,9 +74,11 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let of = |metric: Metric| Opts::new(metric.name(), metric.help());
-        let counters = |metric: Metric, labels: &[&str]| {
+        let mut durable = Vec::new();
+        let mut counters = |metric: Metric, labels: &[&str]| {
             let vector = IntCounterVec::new(of(metric), labels)?;
             registry.register(Box::new(vector.clone()))?;
+            durable.push(vector.clone());
             prometheus::Result::Ok(vector)
         };
         let int_gauges = |metric: Metric, labels: &[&str]| {
@@ -83,8 +98,12 @@ impl Metrics {
         };
         let delay = Metric::ExposureToClick;
         let delay = HistogramOpts::new(delay.name(), delay.help()).buckets(DELAY_BUCKETS.to_vec());
-        let delay = HistogramVec::new(delay, &["service", "release", "group"])?;
+        let delay = DelayHistogram::new(delay, &["service", "release", "group"])?;
         registry.register(Box::new(delay.clone()))?;
+        let pause = Metric::CheckpointPause;
+        let pause = HistogramOpts::new(pause.name(), pause.help()).buckets(PAUSE_BUCKETS.to_vec());
+        let pause = Histogram::with_opts(pause)?;
+        registry.register(Box::new(pause.clone()))?;
         let metrics = Self {
             received: counters(Metric::ReceivedRecords, &["probe", "outcome"])?,
             attached: int_gauges(Metric::AttachedProbes, &["service", "hook"])?,
@@ -103,6 +122,10 @@ impl Metrics {
             horizon: gauges(Metric::CoverageHorizon, &["kind"])?,
             watermark_lag: gauge(Metric::WatermarkLag)?,
             clock_step: gauge(Metric::ClockStep)?,
+            checkpoint: gauge(Metric::Checkpoint)?,
+            checkpoint_pause: pause,
+            checkpoint_failures: counters(Metric::CheckpointFailures, &["what"])?,
+            durable,
             registry: registry.clone(),
         };
         int_gauges(Metric::BuildInfo, &["version", "commit"])?
@@ -121,6 +144,9 @@ impl Metrics {
                 self.late_without_outcome.with_label_values(&[kind.name()]);
             }
         }
+        for what in ["checkpoint", "journal"] {
+            self.checkpoint_failures.with_label_values(&[what]);
+        }
         for hook in Hook::ALL {
             for outcome in Reason::ALL.iter().map(|reason| reason.name()) {
                 self.received.with_label_values(&[hook.name(), outcome]);
@@ -129,6 +155,35 @@ impl Metrics {
         for kind in [Kind::Request, Kind::Exposure] {
             self.horizon.with_label_values(&[kind.name()]);
         }
+    }
+
+    /// Every count of the daemon's own, for a checkpoint.
+    pub fn numbers(&self) -> Numbers {
+        Numbers::of(&self.durable, &self.delay)
+    }
+
+    /// Goes on from these counts.
+    pub fn restore(&self, numbers: &Numbers) {
+        numbers.add_to(&self.durable, &self.delay);
+    }
+
+    /// Records received from a hook, whatever they were.
+    pub fn received_from(&self, hook: Hook) -> u64 {
+        RECEIVED_OUTCOMES
+            .into_iter()
+            .chain(Reason::ALL.iter().map(|reason| reason.name()))
+            .map(|outcome| self.received.with_label_values(&[hook.name(), outcome]).get())
+            .sum()
+    }
+
+    /// Publishes when the last checkpoint was on the disk, in nanoseconds since the Unix epoch.
+    pub fn set_checkpoint(&self, written_ns: u64) {
+        self.checkpoint.set(seconds(written_ns));
+    }
+
+    /// Publishes how long the join stood still for a checkpoint.
+    pub fn observe_checkpoint_pause(&self, pause: Duration) {
+        self.checkpoint_pause.observe(pause.as_secs_f64());
     }
 
     /// Counts one outcome of the join.
@@ -160,6 +215,7 @@ impl Metrics {
                 if let (Edge::ExposureClick, LinkOutcome::Linked, Some(delay_ns)) = (edge, outcome, delay_ns)
                 {
                     self.delay
+                        .live
                         .with_label_values(&[&*labels.service, &*labels.release, &*labels.group])
                         .observe(seconds(*delay_ns));
                 }
@@ -184,7 +240,8 @@ impl Metrics {
         for vector in [&self.events, &self.links, &self.requests] {
             remove_series(vector, &wanted);
         }
-        remove_series(&self.delay, &wanted);
+        remove_series(&self.delay.live, &wanted);
+        self.delay.forget(&wanted);
     }
 
     /// Publishes what waits in the join.

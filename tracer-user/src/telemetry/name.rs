@@ -41,13 +41,19 @@ pub enum Metric {
     WatermarkLag,
     /// How far the system clock was stepped.
     ClockStep,
+    /// When the last checkpoint was written.
+    Checkpoint,
+    /// How long the join stood still for a checkpoint.
+    CheckpointPause,
+    /// What could not be kept.
+    CheckpointFailures,
     /// What this is.
     BuildInfo,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -67,6 +73,9 @@ impl Metric {
         Self::AttachErrors,
         Self::WatermarkLag,
         Self::ClockStep,
+        Self::Checkpoint,
+        Self::CheckpointPause,
+        Self::CheckpointFailures,
         Self::BuildInfo,
     ];
 
@@ -92,6 +101,9 @@ impl Metric {
             Self::AttachErrors => "linktracer_attach_errors_total",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
+            Self::Checkpoint => "linktracer_checkpoint_timestamp_seconds",
+            Self::CheckpointPause => "linktracer_checkpoint_pause_seconds",
+            Self::CheckpointFailures => "linktracer_checkpoint_failures_total",
             Self::BuildInfo => "linktracer_build_info",
         }
     }
@@ -128,6 +140,9 @@ impl Metric {
             Self::ClockStep => {
                 "How far the system clock was stepped since the start; events are not moved by it."
             }
+            Self::Checkpoint => "When the last checkpoint was written, as Unix time; 0 without one.",
+            Self::CheckpointPause => "How long the join stood still for a checkpoint.",
+            Self::CheckpointFailures => "Checkpoints and journal entries that could not be written.",
             Self::BuildInfo => "What this is; always 1.",
         }
     }

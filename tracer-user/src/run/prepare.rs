@@ -1,0 +1,250 @@
+//! The start: from nothing, or from what an earlier run left, to a worker that has everything in place.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::{
+    Options,
+    coverage::Coverage,
+    durability::{self, Durability, Place},
+    join_config,
+    publish::Publisher,
+    state::State,
+    takeover::{self, Restored, Takeover},
+    worker::Worker,
+};
+use crate::{
+    attach::{
+        AttachError, Channels, Kernel, Settings,
+        pins::{self, PinError, PinFolder, PinSet},
+    },
+    config::Config,
+    discover::Processes,
+    durable::{RingPlace, StateDir},
+    export::{http::Status, recording::Recording},
+    ingest::{
+        clock::{self, Clock},
+        interpret::Interpreter,
+    },
+    preflight,
+    telemetry::{KernelCollector, Metrics},
+};
+
+/// Restores what was kept, takes over or loads the kernel side, attaches everything and has capture on.
+pub(super) fn prepare(
+    config: &Config,
+    options: &Options,
+    recording: Option<Recording>,
+) -> anyhow::Result<(Worker, Arc<Status>)> {
+    let settings = settings(config, options)?;
+    let boot_id = takeover::boot_id();
+    let dir = config.state_dir.as_deref().filter(|_| options.durable).map(StateDir::open).transpose()?;
+    let folder = dir.as_ref().map(|_| pin_folder(config, options)).transpose()?.flatten();
+    let checkpoint = dir.as_ref().map(StateDir::read_checkpoint).transpose()?.flatten();
+    let checkpoint = checkpoint.filter(|checkpoint| is_of(&checkpoint.daemon.source, config));
+    let clock = takeover::clock(&boot_id, checkpoint.as_ref().map(|checkpoint| &checkpoint.daemon))?;
+
+    let metrics = Metrics::new().context("metrics")?;
+    let status = Arc::new(Status::new(metrics.registry.clone(), clock::monotonic_ns));
+    let services: Arc<[_]> = config.services.clone().into();
+    let join_config = join_config(config);
+    let publisher = Publisher::new(metrics, Arc::clone(&status), clock);
+    let processes = Processes::new(Arc::clone(&services));
+    let mut state =
+        State::new(join_config.clone(), publisher, processes, recording, config.source.as_str().into());
+    let restored = match (&dir, checkpoint) {
+        (Some(dir), Some(checkpoint)) => {
+            Some(takeover::restore(dir, &join_config, checkpoint, &mut state)?)
+        }
+        _ => None,
+    };
+
+    let fingerprint = pins::fingerprint(&(&settings, &config.services));
+    let takeover = takeover::take_over(folder.as_ref(), &fingerprint, &boot_id, restored.as_ref(), &state)?;
+    let start = Start { boot_id, clock, restored, takeover };
+    start.begin(config, &settings, dir, state, status)
+}
+
+/// What is known once it is clear how to go on.
+struct Start {
+    boot_id: String,
+    clock: Clock,
+    restored: Option<Restored>,
+    takeover: Takeover,
+}
+
+impl Start {
+    fn begin(
+        self,
+        config: &Config,
+        settings: &Settings,
+        dir: Option<StateDir>,
+        state: State,
+        status: Arc<Status>,
+    ) -> anyhow::Result<(Worker, Arc<Status>)> {
+        let Self { boot_id, clock, restored, takeover } = self;
+        let (mut kernel, channels) = load(settings, takeover.pins)?;
+        for attached in kernel.hooks() {
+            tracing::info!(hook = attached.hook.name(), kind = attached.kind.name(), "attached");
+        }
+        let Channels { mut ring, counters } = channels;
+        let counters = Arc::new(counters);
+        let metrics = &state.publisher.metrics;
+        let earlier = takeover.earlier_hits.clone();
+        let collector = KernelCollector::new(Arc::clone(&counters), earlier, metrics.received.clone());
+        metrics.registry.register(Box::new(collector.context("metrics")?)).context("metrics")?;
+
+        let ring_place = kernel.is_pinned().then(|| ring.id()).transpose().context("the ring has no number")?;
+        let place = Place {
+            ring: ring_place.map(|id| RingPlace { boot_id: boot_id.clone(), id }),
+            boot_id,
+            earlier_hits: takeover.earlier_hits,
+            clock,
+            counters: Arc::clone(&counters),
+        };
+        let next_sequence = restored.as_ref().map_or(0, |restored| restored.next_sequence);
+        let durability = dir.map(|dir| Durability::new(dir, place, config.checkpoint_interval, next_sequence));
+        let durability = durability.transpose().context("the state_dir cannot be written to")?;
+        if let Some(continued) = &takeover.continued {
+            // What was journaled just before the end may not have been given back to the kernel yet.
+            ring.release(continued.position);
+        }
+        let services: Arc<[_]> = config.services.clone().into();
+        let mut worker = Worker {
+            interpreter: Interpreter::new(Arc::clone(&services), Arc::clone(&state.source), clock),
+            coverage: Coverage::new(services, kernel.hooks()),
+            ring,
+            counters,
+            state,
+            durability,
+            clock,
+            heartbeat_ns: None,
+            ring_full: takeover.continued.as_ref().map(|continued| continued.ring_full),
+            kernel,
+        };
+        if takeover.continued.is_some() {
+            worker.go_on()?;
+        } else {
+            worker.begin(restored.is_some())?;
+        }
+        status.set_probes(worker.coverage.states());
+        Ok((worker, status))
+    }
+}
+
+/// Loads the kernel side. One that cannot be pinned ends with the process.
+fn load(settings: &Settings, pins: Option<PinSet>) -> anyhow::Result<(Kernel, Channels)> {
+    match Kernel::load(settings, pins.clone()) {
+        Err(error @ AttachError::Pin { .. }) => {
+            tracing::warn!(%error, "what happens while no daemon runs is not seen");
+            if let Some(pins) = pins {
+                pins.remove().context("cannot remove what is in the pin_dir")?;
+            }
+            Ok(Kernel::load(settings, None)?)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn settings(config: &Config, options: &Options) -> anyhow::Result<Settings> {
+    let reports = config.services.iter().filter_map(|service| service.report.as_ref());
+    Ok(Settings {
+        offsets: preflight::layout::read(&config.btf)?,
+        ring_bytes: config.ring_buffer_size,
+        hooks: config.hooks,
+        collectors: reports.flat_map(|report| report.to.clone()).collect(),
+        kernel_log: options.kernel_log,
+    })
+}
+
+/// The folder for pins, where there can be one.
+fn pin_folder(config: &Config, options: &Options) -> anyhow::Result<Option<PinFolder>> {
+    if options.kernel_log {
+        tracing::warn!("with --kernel-log, what happens while no daemon runs is not seen");
+        return Ok(None);
+    }
+    match PinFolder::open(&config.pin_dir) {
+        Ok(folder) => Ok(Some(folder)),
+        Err(error @ PinError::InUse(_)) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "what happens while no daemon runs is not seen");
+            Ok(None)
+        }
+    }
+}
+
+/// Is a checkpoint of this node?
+fn is_of(source: &str, config: &Config) -> bool {
+    let same = source == config.source;
+    if !same {
+        tracing::warn!(then = source, now = config.source, "the source has another name; the counts begin anew");
+    }
+    same
+}
+
+impl Worker {
+    /// Goes on with a kernel side that was at work all the time.
+    fn go_on(&mut self) -> anyhow::Result<()> {
+        if self.ring_full.is_some_and(|before| durability::ring_full(&self.counters.all()) > before) {
+            self.move_horizon("lost_while_down", self.clock.now_ns())?;
+        }
+        let running = self.state.processes.running();
+        let State { processes, publisher, .. } = &mut self.state;
+        let new = self.coverage.attach_known_files(&mut self.kernel, processes, &publisher.metrics)?;
+        if new && !running.is_empty() {
+            self.move_horizon("attached_late", self.clock.now_ns())?;
+        }
+        self.kernel.pin_sdk()?;
+        for pid in &running {
+            if let Some(process) = self.state.processes.get(*pid) {
+                // A probe that turns out to be new was not there while the process ran.
+                self.coverage.expect(*pid, process.service, 0);
+            }
+        }
+        tracing::info!(
+            running = running.len(),
+            unread = self.ring.unread(),
+            "capture was on all the time; going on where the last run ended"
+        );
+        Ok(())
+    }
+
+    /// Begins capture. `knows_more`: of a time before this.
+    fn begin(&mut self, knows_more: bool) -> anyhow::Result<()> {
+        // Processes are followed by now, so none can slip in between this look and the events.
+        let mut running = self.state.processes.scan();
+        running.extend(self.state.processes.running());
+        running.sort_unstable();
+        running.dedup();
+        for pid in &running {
+            self.kernel.trace_process(*pid)?;
+        }
+        let State { processes, publisher, .. } = &mut self.state;
+        self.coverage.attach_known_files(&mut self.kernel, processes, &publisher.metrics)?;
+        for pid in &running {
+            if let Some(process) = self.state.processes.get(*pid) {
+                self.coverage.expect(*pid, process.service, self.clock.now_ns());
+            }
+        }
+        self.kernel.pin_sdk()?;
+        self.kernel.set_capture(true)?;
+        if knows_more || !running.is_empty() {
+            let reason = if knows_more { "restart_gap" } else { "process_older_than_capture" };
+            self.move_horizon(reason, self.clock.now_ns())?;
+        }
+        let position = self.ring.read_position();
+        if let Some(durability) = &mut self.durability {
+            durability.checkpoint_now(&mut self.state, position)?;
+        }
+        // The last step: a successor that finds this also finds a checkpoint that knows the ring.
+        self.kernel.complete_pins()?;
+        tracing::info!(
+            running = running.len(),
+            sleepable_uprobes = self.kernel.sleepable(),
+            ready = self.coverage.is_complete(),
+            "capture is on"
+        );
+        Ok(())
+    }
+}

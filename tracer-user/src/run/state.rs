@@ -1,0 +1,118 @@
+//! Everything that the numbers follow from, and the one way to change it.
+//!
+//! The same inputs in the same order make the same state: live, and out of the journal after a restart.
+//! So nothing here looks at the kernel, at /proc or at a clock.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tracer_common::counters::Hook;
+
+use super::publish::Publisher;
+use crate::{
+    discover::Processes,
+    domain::{Kind, Outcome},
+    durable::{Batch, DaemonState, Input},
+    export::recording::Recording,
+    join::{Join, JoinConfig, Snapshot},
+};
+
+/// The state.
+pub(super) struct State {
+    pub(super) join: Join,
+    pub(super) publisher: Publisher,
+    pub(super) processes: Processes,
+    pub(super) recording: Option<Recording>,
+    pub(super) source: Arc<str>,
+    out: Vec<Outcome>,
+}
+
+impl State {
+    /// A state in which nothing has happened yet.
+    pub(super) fn new(
+        config: JoinConfig,
+        publisher: Publisher,
+        processes: Processes,
+        recording: Option<Recording>,
+        source: Arc<str>,
+    ) -> Self {
+        Self { join: Join::new(config), publisher, processes, recording, source, out: Vec::new() }
+    }
+
+    /// Becomes the state of a checkpoint.
+    pub(super) fn restore(
+        &mut self,
+        config: JoinConfig,
+        daemon: &DaemonState,
+        join: Snapshot,
+    ) -> anyhow::Result<()> {
+        self.join = Join::restore(config, join).context("the join of the checkpoint")?;
+        self.publisher.restore(&daemon.numbers, daemon.window.clone(), &self.join);
+        for change in &daemon.processes {
+            self.processes.make_again(change);
+        }
+        self.processes.remember_labels(daemon.numbers.labels());
+        Ok(())
+    }
+
+    /// Takes in a batch that was journaled before a restart.
+    pub(super) fn replay(&mut self, batch: Batch) -> anyhow::Result<()> {
+        for change in batch.inputs.iter().filter_map(|input| match input {
+            Input::Process(change) => Some(change),
+            _ => None,
+        }) {
+            self.processes.make_again(change);
+        }
+        self.take(batch)
+    }
+
+    /// Takes in a batch. Its changes of the table of processes were made while it was read.
+    pub(super) fn take(&mut self, batch: Batch) -> anyhow::Result<()> {
+        for (hook, outcome, count) in &batch.received {
+            self.publisher.metrics.received.with_label_values(&[hook, outcome]).inc_by(*count);
+        }
+        for input in batch.inputs {
+            match input {
+                Input::Event(event) => {
+                    if let Some(recording) = &mut self.recording {
+                        recording.write(&event)?;
+                    }
+                    let now_ns = event.timestamp_ns;
+                    self.join.push(event, &mut self.out);
+                    self.publisher.count(&mut self.out, now_ns);
+                }
+                Input::Heartbeat(timestamp_ns) => self.heartbeat(timestamp_ns),
+                Input::Horizon { reason, timestamp_ns } => self.move_horizon(&reason, timestamp_ns),
+                Input::Process(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing older than this can come, in nanoseconds since the Unix epoch.
+    pub(super) fn heartbeat(&mut self, timestamp_ns: u64) {
+        self.join.heartbeat(&self.source, timestamp_ns, &mut self.out);
+        self.publisher.count(&mut self.out, timestamp_ns);
+    }
+
+    /// The join as it is now, to be read by another thread.
+    pub(super) fn snapshot(&mut self, now_ns: u64) -> Snapshot {
+        let snapshot = self.join.snapshot(&mut self.out);
+        self.publisher.count(&mut self.out, now_ns);
+        snapshot
+    }
+
+    /// Records that were thrown away with the ring that they were on.
+    pub(super) fn count_discarded(&self, hook: Hook, count: u64) {
+        let outcome = crate::telemetry::RECEIVED_DISCARDED;
+        self.publisher.metrics.received.with_label_values(&[hook.name(), outcome]).inc_by(count);
+    }
+
+    /// From then on everything is known; what reaches further back may have been missed.
+    fn move_horizon(&mut self, reason: &str, timestamp_ns: u64) {
+        for kind in [Kind::Request, Kind::Exposure] {
+            self.join.set_horizon(kind, timestamp_ns);
+        }
+        self.publisher.metrics.horizon_moves.with_label_values(&[reason]).inc();
+    }
+}
