@@ -27,14 +27,8 @@ impl Daemon {
     /// # Panics
     /// It does not start.
     pub fn start(scratch: &Path, services_and_join: &str) -> Self {
-        let address = free_address();
-        let config = scratch.join("linktracer.yaml");
-        fs::write(&config, format!("listen: {address}\n{services_and_join}"))
-            .expect("the scratch folder is writable");
-        let log = scratch.join("daemon.log");
-        let file = File::create(&log).expect("the scratch folder is writable");
-        let child = Command::new(binary()).args(["run", "--config"]).arg(&config).stderr(file).spawn();
-        let mut daemon = Self { child: child.expect("the binary starts"), address, log };
+        let mut daemon = Self::spawn(scratch, services_and_join);
+        let address = daemon.address;
         wait_for("the daemon answers", Duration::from_secs(30), || {
             if let Ok(Some(status)) = daemon.child.try_wait() {
                 panic!("the daemon ended early: {status}\n{}", daemon.log());
@@ -42,6 +36,21 @@ impl Daemon {
             get_once(address, "/healthz").ok()
         });
         daemon
+    }
+
+    /// As [`Self::start`], without the wait.
+    ///
+    /// # Panics
+    /// The binary does not start.
+    pub fn spawn(scratch: &Path, services_and_join: &str) -> Self {
+        let address = free_address();
+        let config = scratch.join("linktracer.yaml");
+        fs::write(&config, format!("listen: {address}\n{services_and_join}"))
+            .expect("the scratch folder is writable");
+        let log = scratch.join("daemon.log");
+        let file = File::create(&log).expect("the scratch folder is writable");
+        let child = Command::new(binary()).args(["run", "--config"]).arg(&config).stderr(file).spawn();
+        Self { child: child.expect("the binary starts"), address, log }
     }
 
     /// Where it serves.
@@ -69,6 +78,14 @@ impl Daemon {
     /// The daemon does not answer.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         sum(&Scrape::fetch(self.address).expect("the daemon answers"), name, labels)
+    }
+
+    /// Everything it publishes.
+    ///
+    /// # Panics
+    /// It does not answer.
+    pub fn scrape(&self) -> Scrape {
+        Scrape::fetch(self.address).expect("the daemon answers")
     }
 
     /// Asks it to finish and waits until it did.

@@ -132,7 +132,8 @@ impl Kernel {
         let has_collectors = u32::from(!settings.collectors.is_empty());
         let mut loader = EbpfLoader::new();
         if let Some(pins) = &pins {
-            pins.create().map_err(|error| AttachError::Pin { path: pins.path(""), reason: error.to_string() })?;
+            pins.create()
+                .map_err(|error| AttachError::Pin { path: pins.path(""), reason: error.to_string() })?;
             for name in pins::PINNED_MAPS {
                 loader.map_pin_path(name, pins.path(name));
             }

@@ -133,7 +133,7 @@ impl AsFd for Ring {
 }
 
 /// The position at the start of a mapping.
-const fn position_at(pages: &MmapRaw) -> &AtomicU64 {
+fn position_at(pages: &MmapRaw) -> &AtomicU64 {
     let position = pages.as_ptr().cast::<AtomicU64>();
     // SAFETY: a mapping is aligned to a page and at least one page long, and it lives as long as the
     // reference. The kernel reads and writes the position atomically.

@@ -3,9 +3,9 @@
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Abi, Config, CHECKPOINT_INTERVALS, DEFAULT_BTF, DEFAULT_CHECKPOINT_INTERVAL, DEFAULT_LISTEN, DEFAULT_PIN_DIR, HookChoice, JoinSettings, LabelSource,
-    MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs, SdkProbe,
-    Service,
+    Abi, CHECKPOINT_INTERVALS, Config, DEFAULT_BTF, DEFAULT_CHECKPOINT_INTERVAL, DEFAULT_LISTEN,
+    DEFAULT_PIN_DIR, HookChoice, JoinSettings, LabelSource, MAX_RING_BYTES, MIN_RING_BYTES, Pattern,
+    ProcessMatch, ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service,
     reader::{Fields, Node, Reader},
     units,
 };
@@ -13,7 +13,18 @@ use super::{
 pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
     let fields = reader.map(
         &root,
-        &["source", "listen", "state_dir", "pin_dir", "checkpoint_interval", "hooks", "ring_buffer_size", "btf", "services", "join"],
+        &[
+            "source",
+            "listen",
+            "state_dir",
+            "pin_dir",
+            "checkpoint_interval",
+            "hooks",
+            "ring_buffer_size",
+            "btf",
+            "services",
+            "join",
+        ],
     );
     let source = fields.optional("source").and_then(|node| reader.text(&node));
     let listen = fields.optional("listen").and_then(|node| reader.parsed(&node, address));

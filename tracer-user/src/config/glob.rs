@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A pattern that a path or a command line is held against.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Pattern {
     text: String,
     matcher: globset::GlobMatcher,
@@ -38,6 +38,13 @@ impl Pattern {
     /// The pattern's text when it stands for itself alone.
     pub fn literal(&self) -> Option<&str> {
         (!self.text.contains(['*', '?', '[', '{', '\\'])).then_some(self.text.as_str())
+    }
+}
+
+impl fmt::Debug for Pattern {
+    /// The same for the same pattern, which what is compiled from it is not.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
     }
 }
 

@@ -254,7 +254,11 @@ impl Batches {
                 continue;
             }
             if batch.sequence > self.next_sequence {
-                tracing::warn!(found = batch.sequence, expected = self.next_sequence, "the journal has a hole");
+                tracing::warn!(
+                    found = batch.sequence,
+                    expected = self.next_sequence,
+                    "the journal has a hole"
+                );
                 return Ok(None);
             }
             self.next_sequence += 1;

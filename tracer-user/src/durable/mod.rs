@@ -10,8 +10,6 @@
 mod checkpoint;
 mod frames;
 mod journal;
-#[cfg(test)]
-mod tests;
 
 use std::{
     fs::{self, DirBuilder, File},

@@ -112,9 +112,7 @@ impl Interpreter {
                 let verdict = Some(processes.on_fork(pid, child_pid));
                 Reading::Process { pid: child_pid, verdict, new_program_ns: None }
             }
-            Body::Exit => {
-                Reading::Process { pid, verdict: processes.on_exit(pid), new_program_ns: None }
-            }
+            Body::Exit => Reading::Process { pid, verdict: processes.on_exit(pid), new_program_ns: None },
             Body::Send { peer, payload, cut } => {
                 self.event(record, processes, |service| request(service, payload, cut, peer))
             }

@@ -132,7 +132,9 @@ fn folder(state_dir: &Path) -> Check {
     } else if !there.is_dir() {
         Some(format!("{} is no folder", there.display()))
     } else {
-        access(there, Access::WRITE_OK | Access::EXEC_OK).err().map(|error| format!("{}: {error}", there.display()))
+        access(there, Access::WRITE_OK | Access::EXEC_OK)
+            .err()
+            .map(|error| format!("{}: {error}", there.display()))
     };
     match problem {
         None => check(STATE_DIR, Status::Good, format!("{} can be written to", state_dir.display())),

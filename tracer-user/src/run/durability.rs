@@ -67,7 +67,17 @@ impl Durability {
         let next_journal = Some(dir.create_journal(journal_number + 1)?);
         let due = Instant::now() + interval;
         let journal = Some(journal);
-        Ok(Self { dir, place, interval, journal, journal_number, next_journal, next_sequence, due, writing: None })
+        Ok(Self {
+            dir,
+            place,
+            interval,
+            journal,
+            journal_number,
+            next_journal,
+            next_sequence,
+            due,
+            writing: None,
+        })
     }
 
     /// Journals a batch and gives it its number. After this, its records may be given back to the kernel.

@@ -26,25 +26,14 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 
 use crate::{
-    attach::{Kernel, Settings},
     config::Config,
-    discover::Processes,
-    domain::Kind,
     export::{
         http::{self, Status},
         recording::Recording,
     },
-    ingest::{
-        clock::{self, Clock},
-        interpret::Interpreter,
-    },
-    join::{Join, JoinConfig, Reports},
+    join::{JoinConfig, Reports},
     preflight,
-    telemetry::{KernelCollector, Metrics},
 };
-use coverage::Coverage;
-use publish::Publisher;
-use worker::Worker;
 
 /// What the daemon is told beside its configuration.
 #[derive(Debug, Default)]
@@ -99,7 +88,8 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the HTTP server")?;
-    let result = runtime.block_on(serve(listener, status, is_caught_up, options.duration, &stop, worker_done));
+    let result =
+        runtime.block_on(serve(listener, status, is_caught_up, options.duration, &stop, worker_done));
     if handle.join().is_err() && result.is_ok() {
         anyhow::bail!("the ingest thread panicked");
     }

@@ -19,7 +19,7 @@ use crate::{
         AttachError, Channels, Kernel, Settings,
         pins::{self, PinError, PinFolder, PinSet},
     },
-    config::Config,
+    config::{Config, SdkProbe, Service},
     discover::Processes,
     durable::{RingPlace, StateDir},
     export::{http::Status, recording::Recording},
@@ -54,13 +54,11 @@ pub(super) fn prepare(
     let mut state =
         State::new(join_config.clone(), publisher, processes, recording, config.source.as_str().into());
     let restored = match (&dir, checkpoint) {
-        (Some(dir), Some(checkpoint)) => {
-            Some(takeover::restore(dir, &join_config, checkpoint, &mut state)?)
-        }
+        (Some(dir), Some(checkpoint)) => Some(takeover::restore(dir, &join_config, checkpoint, &mut state)?),
         _ => None,
     };
 
-    let fingerprint = pins::fingerprint(&(&settings, &config.services));
+    let fingerprint = fingerprint(&settings, config);
     let takeover = takeover::take_over(folder.as_ref(), &fingerprint, &boot_id, restored.as_ref(), &state)?;
     let start = Start { boot_id, clock, restored, takeover };
     start.begin(config, &settings, dir, state, status)
@@ -84,7 +82,7 @@ impl Start {
         status: Arc<Status>,
     ) -> anyhow::Result<(Worker, Arc<Status>)> {
         let Self { boot_id, clock, restored, takeover } = self;
-        let (mut kernel, channels) = load(settings, takeover.pins)?;
+        let (kernel, channels) = load(settings, takeover.pins)?;
         for attached in kernel.hooks() {
             tracing::info!(hook = attached.hook.name(), kind = attached.kind.name(), "attached");
         }
@@ -95,7 +93,8 @@ impl Start {
         let collector = KernelCollector::new(Arc::clone(&counters), earlier, metrics.received.clone());
         metrics.registry.register(Box::new(collector.context("metrics")?)).context("metrics")?;
 
-        let ring_place = kernel.is_pinned().then(|| ring.id()).transpose().context("the ring has no number")?;
+        let ring_place =
+            kernel.is_pinned().then(|| ring.id()).transpose().context("the ring has no number")?;
         let place = Place {
             ring: ring_place.map(|id| RingPlace { boot_id: boot_id.clone(), id }),
             boot_id,
@@ -104,7 +103,8 @@ impl Start {
             counters: Arc::clone(&counters),
         };
         let next_sequence = restored.as_ref().map_or(0, |restored| restored.next_sequence);
-        let durability = dir.map(|dir| Durability::new(dir, place, config.checkpoint_interval, next_sequence));
+        let durability =
+            dir.map(|dir| Durability::new(dir, place, config.checkpoint_interval, next_sequence));
         let durability = durability.transpose().context("the state_dir cannot be written to")?;
         if let Some(continued) = &takeover.continued {
             // What was journaled just before the end may not have been given back to the kernel yet.
@@ -120,6 +120,7 @@ impl Start {
             durability,
             clock,
             heartbeat_ns: None,
+            catch_up: (0, 0),
             ring_full: takeover.continued.as_ref().map(|continued| continued.ring_full),
             kernel,
         };
@@ -128,6 +129,8 @@ impl Start {
         } else {
             worker.begin(restored.is_some())?;
         }
+        let start_ns = clock.now_ns();
+        worker.catch_up = (worker.ring.read_position() + worker.ring.unread(), start_ns);
         status.set_probes(worker.coverage.states());
         Ok((worker, status))
     }
@@ -158,6 +161,21 @@ fn settings(config: &Config, options: &Options) -> anyhow::Result<Settings> {
     })
 }
 
+/// Tells kernel sides apart that cannot stand in for each other. What the file says elsewhere, and where
+/// in it something stands, makes no difference to them.
+fn fingerprint(settings: &Settings, config: &Config) -> String {
+    let probe = |probe: &Option<SdkProbe>| {
+        let probe = probe.as_ref()?;
+        Some((probe.library.clone(), probe.symbol.clone(), probe.args.clone(), probe.abi))
+    };
+    let service = |service: &Service| {
+        let Service { name, processes, request, exposure, click, report, .. } = service.clone();
+        (name, processes, request, probe(&exposure), probe(&click), report)
+    };
+    let services: Vec<_> = config.services.iter().map(service).collect();
+    pins::fingerprint(&(settings, services))
+}
+
 /// The folder for pins, where there can be one.
 fn pin_folder(config: &Config, options: &Options) -> anyhow::Result<Option<PinFolder>> {
     if options.kernel_log {
@@ -178,7 +196,11 @@ fn pin_folder(config: &Config, options: &Options) -> anyhow::Result<Option<PinFo
 fn is_of(source: &str, config: &Config) -> bool {
     let same = source == config.source;
     if !same {
-        tracing::warn!(then = source, now = config.source, "the source has another name; the counts begin anew");
+        tracing::warn!(
+            then = source,
+            now = config.source,
+            "the source has another name; the counts begin anew"
+        );
     }
     same
 }

@@ -47,7 +47,7 @@ impl State {
         join: Snapshot,
     ) -> anyhow::Result<()> {
         self.join = Join::restore(config, join).context("the join of the checkpoint")?;
-        self.publisher.restore(&daemon.numbers, daemon.window.clone(), &self.join);
+        self.publisher.restore(&daemon.numbers, daemon.window.clone());
         for change in &daemon.processes {
             self.processes.make_again(change);
         }

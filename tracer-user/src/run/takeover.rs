@@ -174,7 +174,11 @@ fn discard(counters: &Counters, restored: Option<&Restored>, state: &State) -> V
         let received = state.publisher.metrics.received_from(hook);
         let lost = at(&hits, hook, HitOutcome::Submitted).saturating_sub(received);
         if lost > 0 {
-            tracing::warn!(hook = hook.name(), lost, "records are thrown away with the ring that they are on");
+            tracing::warn!(
+                hook = hook.name(),
+                lost,
+                "records are thrown away with the ring that they are on"
+            );
             state.count_discarded(hook, lost);
         }
     }

@@ -52,14 +52,16 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     /// The last heartbeat that the state has had and the journal has not.
     pub(super) heartbeat_ns: Option<u64>,
+    /// A position of the ring: past it, everything was made after this time of the start.
+    pub(super) catch_up: (u64, u64),
     /// Events without room on the ring, at the start of a run that continues another; taken once the
     /// ring was emptied.
     pub(super) ring_full: Option<u64>,
 }
 
 impl Worker {
-    /// Works until `stop`, then empties the ring. Says so on `caught_up` when the ring was emptied for
-    /// the first time: from then on, no count is lower than it was before a restart.
+    /// Works until `stop`, then empties the ring. Says so on `caught_up` when the join has come to the
+    /// time of the start: from then on, no count is lower than it was before a restart.
     pub(super) fn work(mut self, stop: &AtomicBool, caught_up: oneshot::Sender<()>) -> anyhow::Result<()> {
         let mut caught_up = Some(caught_up);
         let mut swept = Instant::now();
@@ -77,9 +79,14 @@ impl Worker {
             // Taken before the look at the ring: what is made meanwhile may be missed by it.
             let now_ns = self.clock.now_ns();
             let (taken, emptied) = self.drain()?;
-            if emptied {
+            let (start_position, start_ns) = self.catch_up;
+            let passed_start = caught_up.is_some() && self.ring.read_position() > start_position;
+            if emptied || passed_start {
+                let now_ns = if emptied { now_ns } else { start_ns };
                 self.state.heartbeat(now_ns);
                 self.heartbeat_ns = Some(now_ns);
+            }
+            if emptied {
                 self.note_overflow()?;
             }
             self.look_for_files()?;
@@ -100,7 +107,7 @@ impl Worker {
             self.kernel.flush_kernel_log();
             let State { publisher, join, processes, .. } = &mut self.state;
             publisher.publish(join, processes, &self.coverage, now_ns);
-            if let Some(caught_up) = caught_up.take_if(|_| emptied) {
+            if let Some(caught_up) = caught_up.take_if(|_| emptied || passed_start) {
                 // Nobody listens any more only when the process is on its way out.
                 let _ = caught_up.send(());
             }
@@ -115,7 +122,11 @@ impl Worker {
             durability.checkpoint_now(&mut self.state, self.ring.read_position())?;
         }
         let pending = self.state.join.pending();
-        tracing::info!(?pending, kept = self.durability.is_some(), "finished; what is pending was not decided");
+        tracing::info!(
+            ?pending,
+            kept = self.durability.is_some(),
+            "finished; what is pending was not decided"
+        );
         Ok(())
     }
 
@@ -148,9 +159,7 @@ impl Worker {
         for records in 0..MAX_RECORDS_PER_BATCH {
             let Some(bytes) = self.ring.read() else { return (batch, records) };
             let (hook, reading) = match decode(bytes) {
-                Ok(record) => {
-                    (record.head.hook, self.interpreter.read(&record, &mut self.state.processes))
-                }
+                Ok(record) => (record.head.hook, self.interpreter.read(&record, &mut self.state.processes)),
                 Err(error) => {
                     tracing::warn!(%error, len = bytes.len(), "a record cannot be read");
                     // Which hook it came from is not known; it is counted in the last row.
@@ -197,7 +206,7 @@ impl Worker {
     }
 
     /// Moves the coverage horizon to `now_ns`.
-    fn move_horizon(&mut self, reason: &'static str, now_ns: u64) -> anyhow::Result<()> {
+    pub(super) fn move_horizon(&mut self, reason: &'static str, now_ns: u64) -> anyhow::Result<()> {
         tracing::warn!(reason, "the coverage horizon moves to now: what came before may have been missed");
         let inputs = vec![Input::Horizon { reason: reason.into(), timestamp_ns: now_ns }];
         self.commit(Batch { inputs, ..Batch::default() })

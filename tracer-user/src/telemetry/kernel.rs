@@ -87,9 +87,8 @@ impl KernelCollector {
                 None => losses.push((reason.name(), received(reason))),
             }
         }
-        let discarded = |hook: &Hook| {
-            self.received.with_label_values(&[hook.name(), RECEIVED_DISCARDED]).get()
-        };
+        let discarded =
+            |hook: &Hook| self.received.with_label_values(&[hook.name(), RECEIVED_DISCARDED]).get();
         let discarding = Hook::ALL.iter().filter(|hook| loses_events(**hook, HitOutcome::RingFull));
         losses.push((RECEIVED_DISCARDED, discarding.map(discarded).sum()));
         losses

@@ -148,7 +148,8 @@ impl Metrics {
             self.checkpoint_failures.with_label_values(&[what]);
         }
         for hook in Hook::ALL {
-            for outcome in Reason::ALL.iter().map(|reason| reason.name()) {
+            let nothing = Reason::ALL.iter().map(|reason| reason.name());
+            for outcome in nothing.chain([RECEIVED_DISCARDED]) {
                 self.received.with_label_values(&[hook.name(), outcome]);
             }
         }

@@ -2,11 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use prometheus::{
-    IntCounterVec,
-    core::Collector as _,
-    proto::LabelPair,
-};
+use prometheus::{IntCounterVec, core::Collector as _, proto::LabelPair};
 use serde::{Deserialize, Serialize};
 
 use super::delay::DelayHistogram;
@@ -53,8 +49,10 @@ impl Numbers {
 
     /// Adds them to these counters. A metric or a label that this build does not have is left out.
     pub(super) fn add_to(&self, counters: &[IntCounterVec], delay: &DelayHistogram) {
-        let by_name: HashMap<String, &IntCounterVec> =
-            counters.iter().filter_map(|vector| Some((vector.desc().first()?.fq_name.clone(), vector))).collect();
+        let by_name: HashMap<String, &IntCounterVec> = counters
+            .iter()
+            .filter_map(|vector| Some((vector.desc().first()?.fq_name.clone(), vector)))
+            .collect();
         for (name, labels, value) in &self.counters {
             let labels: HashMap<&str, &str> =
                 labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

@@ -1,0 +1,243 @@
+//! The daemon is killed, stopped, upgraded and handed damaged files, while a service goes on working.
+//!
+//! Nothing is approximate here: what was made and what was counted are compared number by number.
+
+mod load;
+mod site;
+
+use std::{
+    fs::{self, OpenOptions},
+    time::Duration,
+};
+
+use load::Load;
+use rustix::process::Signal;
+use site::{LIMIT, Site, random};
+use tests::wait_for;
+
+#[test]
+fn killed_twenty_times_under_load_it_counts_everything_exactly_once() {
+    let site = Site::new("ring_buffer_size: 64MiB\n");
+    let mut random = random(7);
+    let mut daemon = site.start();
+    let load = Load::start(&site);
+    for kill in 0..20 {
+        if kill % 4 == 3 {
+            // While it starts: before, during or after it takes over what the one before left.
+            daemon.signal(Signal::KILL);
+            let unready = site.start_without_waiting();
+            std::thread::sleep(Duration::from_millis(random() % 150));
+            drop(unready);
+        } else {
+            std::thread::sleep(Duration::from_millis(random() % 300));
+            let before = daemon.scrape();
+            daemon.signal(Signal::KILL);
+            std::thread::sleep(Duration::from_millis(random() % 100));
+            daemon = site.start();
+            site::assert_no_counter_fell(&before, &daemon.scrape());
+            continue;
+        }
+        daemon = site.start();
+    }
+    let made = load.finish();
+    site::settle(&daemon, &made);
+    site::assert_exact(&daemon, &made);
+    assert_eq!(daemon.metric("linktracer_lost_events_total", &[]), 0.0, "{}", daemon.log());
+    assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &[]), 0.0, "{}", daemon.log());
+    println!("20 kills: {made:?}, each counted once");
+    daemon.finish();
+}
+
+#[test]
+fn where_the_ring_overflowed_while_nobody_ran_the_loss_is_counted_and_breaks_nothing() {
+    let site = Site::new("ring_buffer_size: 64KiB\n");
+    let daemon = site.start();
+    let mut load = Load::new(&site);
+    // Few enough for the small ring each time, and judged before the daemon goes.
+    for _ in 0..10 {
+        load.work(5);
+        site::wait_for_events(&daemon, load.made());
+    }
+    site::settle_tables(&daemon);
+    daemon.signal(Signal::KILL);
+    load.work_intact(300);
+    let daemon = site.start();
+    let lost = |probe: &str| {
+        daemon.metric("linktracer_kernel_hits_total", &[("probe", probe), ("outcome", "ring_full")])
+    };
+    assert!(lost("exposure") > 0.0, "the ring was too large for this test");
+    // What has no partner now may have had it in the gap; so there are no faults here.
+    load.work_intact(50);
+    let made = load.made().clone();
+    let lost_requests: f64 = ["write", "writev", "sendto", "sendmsg", "sendmmsg"].map(lost).iter().sum();
+    let expected = [
+        ("request", made.requests as f64),
+        ("exposure", made.exposures as f64 - lost("exposure")),
+        ("click", made.clicks as f64 - lost("click")),
+    ];
+    for (kind, count) in expected.into_iter().skip(1) {
+        site::expect(&daemon, "linktracer_events_total", &[("kind", kind)], count);
+    }
+    // The service's reports leave by the same call as its answers.
+    let sends = made.requests + made.clicks;
+    let taken =
+        daemon.metric("linktracer_received_records_total", &[("probe", "write"), ("outcome", "event")]);
+    println!(
+        "made {made:?}; lost: {lost_requests} writes, {} exposures, {} clicks",
+        lost("exposure"),
+        lost("click")
+    );
+    assert_eq!(taken + lost_requests, sends as f64, "requests and reports");
+    let lost_in_all = lost("exposure") + lost("click") + lost("connect") + lost_requests;
+    let stated = daemon.metric("linktracer_lost_events_total", &[("reason", "ring_full")]);
+    assert_eq!(stated, lost_in_all);
+    assert!(
+        daemon.metric("linktracer_coverage_horizon_moves_total", &[("reason", "lost_while_down")]) >= 1.0
+    );
+    site::settle_tables(&daemon);
+    // The load has no faults where the loss was, so every orphan would be a false one.
+    for (edge, outcome, count) in site::broken_links(&made) {
+        site::expect(&daemon, "linktracer_links_total", &[("edge", edge), ("outcome", outcome)], count);
+    }
+    daemon.finish();
+}
+
+#[test]
+fn a_record_in_the_journal_and_on_the_ring_counts_once_and_a_torn_journal_loses_nothing() {
+    let site = Site::new("ring_buffer_size: 64MiB\ncheckpoint_interval: 1h\n");
+    let mut load = None;
+    for cut in [0, 1, 300, 5000] {
+        let daemon = site.start();
+        let load = load.get_or_insert_with(|| Load::new(&site));
+        load.work(100);
+        site::wait_for_events(&daemon, load.made());
+        daemon.signal(Signal::KILL);
+        drop(daemon);
+        // As if it had been killed before it gave the kernel anything back, while it wrote the journal.
+        let (_, journal) = site.journals().pop().expect("there is a journal");
+        let len = fs::metadata(&journal).expect("is there").len();
+        let file = OpenOptions::new().write(true).open(&journal).expect("is ours");
+        file.set_len(len.saturating_sub(cut)).expect("is ours");
+        site.ring().release(0);
+    }
+    let daemon = site.start();
+    let mut load = load.expect("is made in the first round");
+    load.work(100);
+    site::settle(&daemon, load.made());
+    site::assert_exact(&daemon, load.made());
+    assert_eq!(daemon.metric("linktracer_lost_events_total", &[]), 0.0, "{}", daemon.log());
+    daemon.finish();
+}
+
+#[test]
+fn a_clean_stop_leaves_the_probes_and_the_next_one_goes_on() {
+    let site = Site::new("");
+    let daemon = site.start();
+    let mut load = Load::new(&site);
+    load.work(20);
+    daemon.finish();
+    load.work(20);
+    let daemon = site.start();
+    load.work(20);
+    site::settle(&daemon, load.made());
+    site::assert_exact(&daemon, load.made());
+    assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &[]), 0.0, "{}", daemon.log());
+    assert!(daemon.log().contains("going on where the last run ended"), "{}", daemon.log());
+    daemon.finish();
+    assert!(site.detach().contains("detached"));
+    assert!(site.detach().contains("nothing is pinned"));
+}
+
+#[test]
+fn another_configuration_states_what_it_throws_away_and_calls_nothing_broken() {
+    let mut site = Site::new("");
+    let daemon = site.start();
+    let mut load = Load::new(&site);
+    load.work(20);
+    site::settle(&daemon, load.made());
+    daemon.finish();
+    let before = load.made().clone();
+    load.work_intact(20);
+    let missed = load.made().since(&before);
+    site.settings = "ring_buffer_size: 32MiB\n".to_owned();
+    let daemon = site.start();
+    let discarded = |probe: &str| {
+        daemon.metric("linktracer_received_records_total", &[("probe", probe), ("outcome", "discarded")])
+    };
+    assert_eq!(discarded("exposure"), missed.exposures as f64, "{}", daemon.log());
+    assert_eq!(discarded("click"), missed.clicks as f64, "{}", daemon.log());
+    let stated = daemon.metric("linktracer_lost_events_total", &[("reason", "discarded")]);
+    assert!(stated >= (missed.requests + missed.exposures + 3 * missed.clicks) as f64, "{stated}");
+    let horizon = [("reason", "restart_gap")];
+    assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &horizon), 1.0);
+    // What has no partner now may have had it in the gap; so there are no faults here.
+    load.work_intact(20);
+    let counted = load.made().since(&missed);
+    site::wait_for_events(&daemon, &counted);
+    site::settle_tables(&daemon);
+    for (edge, outcome, count) in site::broken_links(&counted) {
+        site::expect(&daemon, "linktracer_links_total", &[("edge", edge), ("outcome", outcome)], count);
+    }
+    site::assert_accounts_balance(&daemon);
+    daemon.finish();
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named_and_kept_aside() {
+    let site = Site::new("");
+    site.start().finish();
+    let good = fs::read(site.checkpoint()).expect("is there");
+    let mut newer = good.clone();
+    newer[8] = 99;
+    let cases: [(&[u8], &str); 4] = [
+        (b"{\"kind\":\"request\"}", "is no file of linktracer"),
+        (&good[..good.len() - 3], "is cut off or damaged"),
+        (&newer, "has the format 99, and this build reads 1"),
+        (b"", "is no file of linktracer"),
+    ];
+    for (content, reason) in cases {
+        fs::write(site.checkpoint(), content).expect("is ours");
+        let daemon = site.start();
+        let log = daemon.finish();
+        assert!(log.contains(reason) && log.contains("kept aside"), "{log}");
+        let kept = site.refused();
+        assert!(kept.iter().any(|path| fs::read(path).is_ok_and(|bytes| bytes == content)), "{kept:?}");
+    }
+    assert!(site.refused().len() >= 4);
+}
+
+#[test]
+fn a_full_disk_is_said_and_counted_and_tracing_goes_on() {
+    let site = Site::on_small_disk("checkpoint_interval: 1s\n", 512 * 1024);
+    let daemon = site.start();
+    let mut load = Load::new(&site);
+    load.work(50);
+    site.fill_disk();
+    load.work(2000);
+    site::wait_for_events(&daemon, load.made());
+    wait_for("the failure is counted", LIMIT, || {
+        (daemon.metric("linktracer_checkpoint_failures_total", &[]) > 0.0).then_some(())
+    });
+    assert!(daemon.log().contains("cannot be written"), "{}", daemon.log());
+    // Killed now, it has taken records that it could keep nowhere. They are not forgotten silently.
+    daemon.signal(Signal::KILL);
+    drop(daemon);
+    site.empty_disk();
+    let daemon = site.start();
+    load.work(50);
+    let made = load.made().clone();
+    let discarded = |probe: &str| {
+        daemon.metric("linktracer_received_records_total", &[("probe", probe), ("outcome", "discarded")])
+    };
+    assert!(discarded("exposure") > 0.0, "{}", daemon.log());
+    let (exposures, clicks) = (discarded("exposure"), discarded("click"));
+    site::expect(
+        &daemon,
+        "linktracer_events_total",
+        &[("kind", "exposure")],
+        made.exposures as f64 - exposures,
+    );
+    site::expect(&daemon, "linktracer_events_total", &[("kind", "click")], made.clicks as f64 - clicks);
+    site::assert_accounts_balance(&daemon);
+    daemon.finish();
+}
