@@ -55,7 +55,9 @@ fn go_build(go: &str, folder: &Path, name: &str, flags: &[&str], cgo: &str) -> (
         git(&["init", "--quiet"]);
         fs::write(folder.join("go.mod"), "module example.com/shop\n\ngo 1.19\n").expect("is writable");
     }
-    let source = format!("package main\n\nimport \"os\"\n\n// {name}\nfunc main() {{ os.Stdin.Read(make([]byte, 1)) }}\n");
+    let source = format!(
+        "package main\n\nimport \"os\"\n\n// {name}\nfunc main() {{ os.Stdin.Read(make([]byte, 1)) }}\n"
+    );
     fs::write(folder.join("main.go"), source).expect("is writable");
     fs::write(folder.join(".gitignore"), "recommend-*\n").expect("is writable");
     git(&["add", "."]);
@@ -64,14 +66,19 @@ fn go_build(go: &str, folder: &Path, name: &str, flags: &[&str], cgo: &str) -> (
     let mut build = Command::new(go);
     build.current_dir(folder).args(["build", "-buildvcs=true", "-o"]).arg(&program).args(flags).arg(".");
     build.env("GOCACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache"));
-    run(build.env("GOPROXY", "off").env("GOTOOLCHAIN", "local").env("CGO_ENABLED", cgo).env_remove("GOFLAGS"));
+    run(build
+        .env("GOPROXY", "off")
+        .env("GOTOOLCHAIN", "local")
+        .env("CGO_ENABLED", cgo)
+        .env_remove("GOFLAGS"));
     (program, git(&["rev-parse", "HEAD"]).trim().to_owned())
 }
 
 #[test]
 #[expect(clippy::print_stderr, reason = "what was skipped is for people")]
 fn two_builds_of_one_service_are_told_apart_by_what_changed() {
-    let Some(go) = env::var("LINKTRACER_GO").ok().and_then(|list| Some(list.split(':').next()?.to_owned())) else {
+    let Some(go) = env::var("LINKTRACER_GO").ok().and_then(|list| Some(list.split(':').next()?.to_owned()))
+    else {
         let required = env::var_os("LINKTRACER_REQUIRE_GO").is_some_and(|value| value == "1");
         assert!(!required, "LINKTRACER_REQUIRE_GO=1, and LINKTRACER_GO names no toolchain");
         eprintln!("skipped: LINKTRACER_GO names no toolchain");
@@ -87,7 +94,8 @@ fn two_builds_of_one_service_are_told_apart_by_what_changed() {
          release: [go_build_info, \"env:UNUSED\"]\n    report: {{ to: [\"127.0.0.1:9\"] }}\n",
         source.display()
     );
-    let start = |program: &Path| Running(Command::new(program).stdin(Stdio::piped()).spawn().expect("starts"));
+    let start =
+        |program: &Path| Running(Command::new(program).stdin(Stdio::piped()).spawn().expect("starts"));
     let running = [start(&old), start(&old)];
     let daemon = Daemon::start(scratch.path(), &services);
     let _later = start(&new);
@@ -173,7 +181,8 @@ fn a_model_that_is_swapped_within_the_container_is_a_new_release_from_that_momen
         let release = format!("a1b2c3+model-{model}");
         let labels = [("kind", "request"), ("release", release.as_str())];
         wait_for(&format!("the requests of {release}"), LIMIT, || {
-            let (count, expected) = (daemon.metric("linktracer_events_total", &labels), (rounds * CALLS) as f64);
+            let (count, expected) =
+                (daemon.metric("linktracer_events_total", &labels), (rounds * CALLS) as f64);
             assert!(count <= expected, "{count} requests of {release}\n{}", daemon.log());
             (count == expected).then_some(())
         });
@@ -190,7 +199,9 @@ fn a_model_that_is_swapped_within_the_container_is_a_new_release_from_that_momen
     }
     let seen = wait_for("the last release runs", LIMIT, || {
         let seen = releases(&daemon);
-        seen.iter().any(|release| release.release == "a1b2c3+model-9" && release.processes == 1).then_some(seen)
+        seen.iter()
+            .any(|release| release.release == "a1b2c3+model-9" && release.processes == 1)
+            .then_some(seen)
     });
     assert_eq!(seen.len(), 10, "{seen:#?}");
     assert!(seen.iter().all(|release| release.processes == u64::from(release.release.ends_with("-9"))));

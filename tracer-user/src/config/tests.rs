@@ -82,7 +82,8 @@ fn all_problems_are_reported_at_once_with_their_places() {
 
 #[test]
 fn a_release_and_a_group_have_sources_of_their_own() {
-    let service = SMALLEST.trim_end().to_owned() + "\n    release: [\"file:active\", \"env:\", commit]\n    group: go_build_info\n";
+    let service = SMALLEST.trim_end().to_owned()
+        + "\n    release: [\"file:active\", \"env:\", commit]\n    group: go_build_info\n";
     check_problems(
         &service,
         &[

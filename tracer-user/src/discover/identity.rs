@@ -73,7 +73,8 @@ impl Identity {
 
     /// What is known of it.
     pub(super) fn facts(&self) -> ReleaseFacts {
-        let said = |part: &FilePart| Some((short(part.path.clone()), short(part.reading.as_ref()?.value.clone())));
+        let said =
+            |part: &FilePart| Some((short(part.path.clone()), short(part.reading.as_ref()?.value.clone())));
         ReleaseFacts { files: self.files.iter().filter_map(said).collect(), ..self.facts.clone() }
     }
 

@@ -96,9 +96,9 @@ fn clean(value: &str) -> String {
         return printable;
     }
     // FNV-1a: the number has to be the same on every node and in every version.
-    let number = printable.bytes().fold(0x811c_9dc5_u32, |sum, byte| {
-        (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let number = printable
+        .bytes()
+        .fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let mark = format!("~{number:08x}");
     format!("{}{mark}", &printable[..printable.floor_char_boundary(MAX_VALUE_LEN - mark.len())])
 }

@@ -99,9 +99,7 @@ impl Place {
                 }
                 Ok(Self { stamp: [Some(stamp(&link)), Some(stamp(&of_file))], what: What::File(file) })
             }
-            FileType::RegularFile => {
-                Ok(Self { stamp: [None, Some(stamp(&link))], what: What::File(found) })
-            }
+            FileType::RegularFile => Ok(Self { stamp: [None, Some(stamp(&link))], what: What::File(found) }),
             other => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{other:?}"))),
         }
     }
@@ -181,7 +179,10 @@ mod tests {
         let text = path.to_str().expect("UTF-8");
         fs::write(&path, "one").expect("is writable");
         let first = read(process::id(), text).expect("is there");
-        assert!(!first.holds(process::id(), text, first.changed_ns()), "another change may come in this tick");
+        assert!(
+            !first.holds(process::id(), text, first.changed_ns()),
+            "another change may come in this tick"
+        );
         let later = first.changed_ns() + 1_000_000_000;
         assert!(first.holds(process::id(), text, later));
         fs::remove_file(&path).expect("is there");

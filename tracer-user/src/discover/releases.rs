@@ -97,7 +97,8 @@ mod tests {
             book.note(&labels(&format!("r{number}")), ReleaseFacts::default(), number);
             book.count(&[(("a", "r0"), 1)].into(), number);
         }
-        let known: Vec<String> = book.releases("node").releases.into_iter().map(|known| known.release).collect();
+        let known: Vec<String> =
+            book.releases("node").releases.into_iter().map(|known| known.release).collect();
         assert_eq!(known.len(), MAX_RELEASES);
         assert!(known.contains(&"r0".to_owned()) && !known.contains(&"r1".to_owned()), "r0 still runs");
     }
