@@ -49,10 +49,11 @@ pub(super) fn prepare(
     let status = Arc::new(Status::new(metrics.registry.clone(), clock::monotonic_ns));
     let services: Arc<[_]> = config.services.clone().into();
     let join_config = join_config(config);
-    let publisher = Publisher::new(metrics, Arc::clone(&status), clock);
+    let source: Arc<str> = config.source.as_str().into();
+    let publisher = Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source));
     let processes = Processes::new(Arc::clone(&services));
     let mut state =
-        State::new(join_config.clone(), publisher, processes, recording, config.source.as_str().into());
+        State::new(join_config.clone(), publisher, processes, recording, source);
     let restored = match (&dir, checkpoint) {
         (Some(dir), Some(checkpoint)) => Some(takeover::restore(dir, &join_config, checkpoint, &mut state)?),
         _ => None,
@@ -110,6 +111,8 @@ impl Start {
             // What was journaled just before the end may not have been given back to the kernel yet.
             ring.release(continued.position);
         }
+        let mut state = state;
+        state.processes.look_again(clock.now_ns());
         let services: Arc<[_]> = config.services.clone().into();
         let mut worker = Worker {
             interpreter: Interpreter::new(Arc::clone(&services), Arc::clone(&state.source), clock),

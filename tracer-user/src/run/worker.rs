@@ -78,6 +78,7 @@ impl Worker {
             self.wait()?;
             // Taken before the look at the ring: what is made meanwhile may be missed by it.
             let now_ns = self.clock.now_ns();
+            self.state.processes.follow_idle(now_ns, self.clock.step_ns());
             let (taken, emptied) = self.drain()?;
             let (start_position, start_ns) = self.catch_up;
             let passed_start = caught_up.is_some() && self.ring.read_position() > start_position;
