@@ -165,6 +165,7 @@ fn join_config(config: &Config) -> JoinConfig {
         report_window_ns: ns(settings.report_window),
         lateness_ns: ns(settings.lateness),
         skew_ns: ns(settings.skew),
+        memory_limit_bytes: settings.memory_limit,
         reports: Reports::Services(with_reports.map(|service| service.name.as_str().into()).collect()),
         ..JoinConfig::default()
     }

@@ -46,14 +46,14 @@ pub(super) fn prepare(
     let clock = takeover::clock(&boot_id, checkpoint.as_ref().map(|checkpoint| &checkpoint.daemon))?;
 
     let metrics = Metrics::new().context("metrics")?;
+    metrics.state_limit_bytes.set(i64::try_from(config.join.memory_limit).unwrap_or(i64::MAX));
     let status = Arc::new(Status::new(metrics.registry.clone(), clock::monotonic_ns));
     let services: Arc<[_]> = config.services.clone().into();
     let join_config = join_config(config);
     let source: Arc<str> = config.source.as_str().into();
     let publisher = Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source));
     let processes = Processes::new(Arc::clone(&services));
-    let mut state =
-        State::new(join_config.clone(), publisher, processes, recording, source);
+    let mut state = State::new(join_config.clone(), publisher, processes, recording, source);
     let restored = match (&dir, checkpoint) {
         (Some(dir), Some(checkpoint)) => Some(takeover::restore(dir, &join_config, checkpoint, &mut state)?),
         _ => None,

@@ -47,7 +47,7 @@ impl State {
         join: Snapshot,
     ) -> anyhow::Result<()> {
         self.join = Join::restore(config, join).context("the join of the checkpoint")?;
-        self.publisher.restore(&daemon.numbers, daemon.window.clone());
+        self.publisher.restore(&daemon.numbers, daemon.window.clone(), self.join.evicted());
         for change in &daemon.processes {
             self.processes.make_again(change);
         }
@@ -99,6 +99,7 @@ impl State {
     pub(super) fn snapshot(&mut self, now_ns: u64) -> Snapshot {
         let snapshot = self.join.snapshot(&mut self.out);
         self.publisher.count(&mut self.out, now_ns);
+        self.publisher.publish_evicted(&self.join);
         snapshot
     }
 
