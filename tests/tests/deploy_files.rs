@@ -112,7 +112,9 @@ fn the_example_is_accepted_and_its_default_values_are_the_defaults() {
     let smallest =
         parse("services: [{ name: a, match: { exe: /a }, report: { to: [\"[::1]:1\"] } }]", "small");
     assert_eq!(example.listen, smallest.listen);
-    assert_eq!(example.state_dir, smallest.state_dir);
+    assert_eq!(smallest.state_dir, None);
+    assert_eq!(example.pin_dir, smallest.pin_dir);
+    assert_eq!(example.checkpoint_interval, smallest.checkpoint_interval);
     assert_eq!(example.hooks, smallest.hooks);
     assert_eq!(example.ring_buffer_size, smallest.ring_buffer_size);
     assert_eq!(example.btf, smallest.btf);
