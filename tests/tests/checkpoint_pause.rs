@@ -55,7 +55,11 @@ fn ten_million_pending_exposures_are_handed_to_the_checkpoint_in_less_than_five_
     let before = processor_time();
     let snapshot = join.snapshot(&mut out);
     let pause = processor_time() - before;
-    println!("{} exposures, {} bytes of state: the join stood still for {pause:?}", REQUESTS * ITEMS, join.memory_bytes());
+    println!(
+        "{} exposures, {} bytes of state: the join stood still for {pause:?}",
+        REQUESTS * ITEMS,
+        join.memory_bytes()
+    );
     assert!(pause < LIMIT, "{pause:?}");
     // The state is whole: another join goes on from it.
     let other = Join::restore(JoinConfig::default(), snapshot).expect("is whole");

@@ -474,6 +474,26 @@ mod tests {
     }
 
     #[test]
+    fn the_changes_of_a_table_make_it_again() {
+        let this = std::env::current_exe().expect("runs from a file");
+        let (mut before, mut after) = (table(&this.to_string_lossy()), table(&this.to_string_lossy()));
+        let (parent, gone) = (std::process::id(), 4_000_000);
+        before.on_fork(parent, gone);
+        before.sweep(&[]);
+        for change in before.take_changes() {
+            after.make_again(&change);
+        }
+        assert_eq!(after.running(), [parent]);
+        assert!(after.table.contains_key(&gone), "its last records may still come");
+        let mut again = table(&this.to_string_lossy());
+        for change in after.as_changes() {
+            again.make_again(&change);
+        }
+        assert_eq!((again.running(), again.table.len()), (after.running(), after.table.len()));
+        assert_eq!(again.take_changes(), [], "what is made again is no change");
+    }
+
+    #[test]
     fn a_child_is_what_its_parent_is() {
         let this = std::env::current_exe().expect("runs from a file");
         let mut processes = table(&this.to_string_lossy());

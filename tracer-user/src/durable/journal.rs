@@ -280,3 +280,81 @@ pub(super) fn journals(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     found.sort_unstable();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use super::{Batch, Batches, Input, Journal};
+    use crate::{
+        discover::Change,
+        domain::{Event, Kind, Labels},
+    };
+
+    fn batch(sequence: u64) -> Batch {
+        let labels = |release: &str| {
+            Arc::new(Labels { service: "a".into(), release: release.into(), group: "".into() })
+        };
+        let event = |kind, release: &str| Event {
+            kind,
+            timestamp_ns: 1_700_000_000_000_000_000 + sequence,
+            source: "node".into(),
+            pid: 7,
+            tid: 8,
+            labels: labels(release),
+            request_id: format!("r{sequence}").into(),
+            item_id: "ä".into(),
+            peer: None,
+        };
+        let mut batch = Batch { sequence, position: sequence * 328, ..Batch::default() };
+        batch.count("click", "event");
+        batch.count("click", "event");
+        batch.count("write", "no_request_id");
+        batch.inputs = vec![
+            Input::Process(Change::Belongs { pid: 7, labels: labels("old") }),
+            Input::Heartbeat(5),
+            Input::Event(event(Kind::Exposure, "old")),
+            Input::Event(event(Kind::Click, "new")),
+            Input::Horizon { reason: "attached_late".into(), timestamp_ns: 9 },
+            Input::Process(Change::Ended { pid: 7 }),
+        ];
+        batch
+    }
+
+    fn read(path: &std::path::Path, first: u64) -> Vec<Batch> {
+        let mut batches = Batches::open(path, &"node".into(), first).expect("is a journal");
+        std::iter::from_fn(|| batches.next().expect("makes sense")).collect()
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written_from_the_wanted_batch_on() {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let path = folder.path().join("journal-0");
+        let mut journal = Journal::create(&path).expect("is writable");
+        for sequence in 3..6 {
+            journal.append(&batch(sequence)).expect("is writable");
+        }
+        assert_eq!(journal.len(), fs::metadata(&path).expect("is there").len());
+        assert_eq!(read(&path, 3), [batch(3), batch(4), batch(5)]);
+        assert_eq!(read(&path, 5), [batch(5)]);
+        assert_eq!(read(&path, 2), [], "a batch is missing before these");
+    }
+
+    #[test]
+    fn wherever_it_was_cut_every_whole_batch_is_read_and_no_other() {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let path = folder.path().join("journal-0");
+        let mut journal = Journal::create(&path).expect("is writable");
+        let mut ends = Vec::new();
+        for sequence in 0..3 {
+            journal.append(&batch(sequence)).expect("is writable");
+            ends.push(journal.len());
+        }
+        let bytes = fs::read(&path).expect("is there");
+        for len in 16..=bytes.len() {
+            fs::write(&path, &bytes[..len]).expect("is writable");
+            let whole = ends.iter().filter(|end| **end <= len as u64).count();
+            assert_eq!(read(&path, 0).len(), whole, "{len}");
+        }
+    }
+}

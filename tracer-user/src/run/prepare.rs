@@ -227,6 +227,9 @@ impl Worker {
                 self.coverage.expect(*pid, process.service, 0);
             }
         }
+        if let Some(durability) = &mut self.durability {
+            durability.hurry();
+        }
         tracing::info!(
             running = running.len(),
             unread = self.ring.unread(),

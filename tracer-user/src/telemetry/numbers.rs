@@ -80,3 +80,38 @@ impl Numbers {
 pub(super) fn labels_of(pairs: &[LabelPair]) -> SeriesLabels {
     pairs.iter().map(|pair| (pair.name().to_owned(), pair.value().to_owned())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{
+        domain::{Edge, Kind, Labels, LinkOutcome, Outcome},
+        telemetry::Metrics,
+    };
+
+    #[test]
+    fn what_is_put_back_is_shown_as_if_it_had_been_counted_here() {
+        let labels = Arc::new(Labels { service: "a".into(), release: "r".into(), group: "".into() });
+        let count = |metrics: &Metrics, delay_ns: u64| {
+            metrics.count(&Outcome::Received { kind: Kind::Click, labels: Arc::clone(&labels) });
+            metrics.count(&Outcome::Link {
+                edge: Edge::ExposureClick,
+                outcome: LinkOutcome::Linked,
+                delay_ns: Some(delay_ns),
+                labels: Arc::clone(&labels),
+            });
+        };
+        let (first, second, whole) = (Metrics::new(), Metrics::new(), Metrics::new());
+        let [first, second, whole] = [first, second, whole].map(|metrics| metrics.expect("well formed"));
+        count(&first, 200_000_000);
+        second.restore(&first.numbers());
+        count(&second, 40_000_000_000);
+        count(&whole, 200_000_000);
+        count(&whole, 40_000_000_000);
+        assert_eq!(second.numbers(), whole.numbers());
+        assert_eq!(second.numbers().labels(), [Labels::clone(&labels)].into());
+        second.forget(&labels);
+        assert_eq!(second.numbers().labels(), [].into());
+    }
+}
