@@ -51,7 +51,7 @@ fn ten_million_pending_exposures_are_handed_to_the_checkpoint_in_less_than_five_
         out.clear();
     }
     let pending = join.pending();
-    let buffered = pending.reorder_buffer / (ITEMS + 1);
+    let buffered = pending.buffered.request;
     assert_eq!(pending.request_ids + buffered, REQUESTS, "nothing is forgotten yet");
     let before = processor_time();
     let snapshot = join.snapshot(&mut out);
