@@ -1,4 +1,5 @@
 //! How long the join stands still for a checkpoint, with ten million exposures waiting in it.
+#![expect(clippy::print_stdout, reason = "the figure, for who asks with --nocapture")]
 
 use std::{sync::Arc, time::Duration};
 

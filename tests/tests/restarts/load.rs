@@ -116,7 +116,7 @@ impl Load {
             return;
         }
         self.get(&format!("/recommend?id=r{number}&items={items}"));
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             self.click(&format!("id=r{number}&item=i1"));
             if faulty {
                 self.click(&format!("id=r{number}&item=other"));

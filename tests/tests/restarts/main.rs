@@ -1,6 +1,7 @@
 //! The daemon is killed, stopped, upgraded and handed damaged files, while a service goes on working.
 //!
 //! Nothing is approximate here: what was made and what was counted are compared number by number.
+#![expect(clippy::print_stdout, reason = "the numbers, for who asks with --nocapture")]
 
 mod load;
 mod site;

@@ -108,7 +108,7 @@ impl PinFolder {
 /// Can pins be made there? Looks at what is there of the path.
 pub fn is_on_bpffs(path: &Path) -> bool {
     let there = path.ancestors().find(|path| path.exists());
-    there.is_some_and(|path| rustix::fs::statfs(path).is_ok_and(|found| i64::from(found.f_type) == BPF_FS))
+    there.is_some_and(|path| rustix::fs::statfs(path).is_ok_and(|found| found.f_type == BPF_FS))
 }
 
 /// Takes the lock of a file or folder for as long as it is open. False when somebody else has it for
