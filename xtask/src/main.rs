@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `test`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `deploy`, `test`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
@@ -8,6 +8,7 @@
 mod cargo;
 mod command;
 mod demo;
+mod deploy;
 #[path = "../../tracer-user/build/kernel_side.rs"]
 #[expect(dead_code, reason = "shared with the build script, which uses the rest")]
 mod kernel_side;
@@ -38,6 +39,8 @@ enum Task {
     Vm(vm::Arguments),
     /// Formatting and lints, of both sides
     Lint,
+    /// Check the Helm chart against Kubernetes' schemas, and the kustomize base against the chart
+    Deploy(deploy::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::main(&arguments).map(|never| match never {}),
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
+        Task::Deploy(arguments) => deploy::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
     };
     result.unwrap_or_else(|error| {

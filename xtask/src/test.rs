@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use crate::{
     cargo,
     command::visibly,
-    lint,
+    deploy, lint,
     machine::Machine,
     setup::{self, NGINX, PROMETHEUS, Purpose, short},
     vm,
@@ -144,6 +144,7 @@ fn run(machine: &Machine, arguments: &Arguments) -> Stages {
         stages.run("tests of the library", built, || cargo_test(machine, arguments));
         return stages;
     }
+    stages.run("deploy", ready, || deploy::run(machine, false));
     stages.run("tests", built, || cargo_test(machine, arguments));
     if !arguments.native_only {
         stages.run("vm 6.1", built, || vm::demo_everywhere(machine, vm::kernel::DEFAULT));

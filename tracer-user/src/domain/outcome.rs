@@ -52,6 +52,17 @@ pub enum LinkOutcome {
 }
 
 impl LinkOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 7] = [
+        Self::Linked,
+        Self::Mismatch,
+        Self::Orphan,
+        Self::MissingId,
+        Self::Unseen,
+        Self::Reported,
+        Self::Unreported,
+    ];
+
     /// The outcome's name in files and in metric labels.
     pub const fn name(self) -> &'static str {
         match self {
@@ -87,6 +98,9 @@ pub enum TripleOutcome {
 }
 
 impl TripleOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Complete, Self::Broken, Self::Unseen];
+
     /// The outcome's name in files and in metric labels.
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! `/`, `/metrics`, `/healthz` and `/readyz`.
 //!
 //! Answers from what others keep up to date; decides nothing.
 
@@ -7,20 +7,35 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        StatusCode,
+        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
 use prometheus::{Encoder as _, Registry, TextEncoder};
+use tokio::{
+    net::TcpListener,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::page::{self, History, Reading, View};
 
 /// The daemon is unhealthy when it has not looked at the ring for this long.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The page brings its own style and nothing else, and a browser is told so.
+const PAGE_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
 
 /// One probe of the configuration and whether it is in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +48,9 @@ pub struct ProbeState {
 
 /// What the pages show, kept up to date by the daemon.
 pub struct Status {
+    source: String,
     registry: Registry,
+    history: Mutex<History>,
     probes: Mutex<Vec<ProbeState>>,
     /// Monotonic time of the last look at the ring, in nanoseconds.
     last_drain_ns: AtomicU64,
@@ -41,10 +58,12 @@ pub struct Status {
 }
 
 impl Status {
-    /// A status with no probe in place. `monotonic_ns` tells the time.
-    pub fn new(registry: Registry, monotonic_ns: fn() -> u64) -> Self {
+    /// The status of the node `source`, with no probe in place. `monotonic_ns` tells the time.
+    pub fn new(source: &str, registry: Registry, monotonic_ns: fn() -> u64) -> Self {
         Self {
+            source: source.to_owned(),
             registry,
+            history: Mutex::new(History::default()),
             probes: Mutex::new(Vec::new()),
             last_drain_ns: AtomicU64::new(monotonic_ns()),
             monotonic_ns,
@@ -56,19 +75,56 @@ impl Status {
         *self.probes.lock().unwrap_or_else(PoisonError::into_inner) = probes;
     }
 
+    /// A minute is over, for what the page shows by minute.
+    fn end_minute(&self) {
+        let reading = Reading::of(&self.registry.gather());
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).record(&reading);
+    }
+
     /// Says that the ring was looked at just now.
     pub fn note_drain(&self) {
         self.last_drain_ns.store((self.monotonic_ns)(), Ordering::Relaxed);
     }
 }
 
-/// The pages.
-pub fn router(status: Arc<Status>) -> Router {
+/// Serves the pages until that fails, and ends a minute of the history every minute.
+///
+/// # Errors
+/// The listener cannot be used.
+pub async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io::Result<()> {
+    let minutes = async {
+        let mut minute = interval(MINUTE);
+        minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            minute.tick().await;
+            status.end_minute();
+        }
+    };
+    tokio::select! {
+        result = axum::serve(listener, router(Arc::clone(&status))).into_future() => result,
+        () = minutes => Ok(()),
+    }
+}
+
+fn router(status: Arc<Status>) -> Router {
     Router::new()
+        .route("/", get(overview))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .with_state(status)
+}
+
+async fn overview(State(status): State<Arc<Status>>) -> Response {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let reading = Reading::of(&status.registry.gather());
+    let probes = status.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let view = {
+        let history = status.history.lock().unwrap_or_else(PoisonError::into_inner);
+        View::new(&status.source, &history, &reading, &probes, now)
+    };
+    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, PAGE_POLICY)];
+    (headers, page::markup(&view).into_string()).into_response()
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> Response {
@@ -112,7 +168,7 @@ mod tests {
     use std::sync::Arc;
 
     fn status(monotonic_ns: fn() -> u64) -> Arc<Status> {
-        Arc::new(Status::new(Registry::new(), monotonic_ns))
+        Arc::new(Status::new("node-a", Registry::new(), monotonic_ns))
     }
 
     async fn body(response: Response) -> String {

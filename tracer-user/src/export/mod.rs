@@ -1,4 +1,5 @@
 //! Where results go: one sink per file.
 
 pub mod http;
+pub mod page;
 pub mod recording;

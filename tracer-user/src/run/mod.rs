@@ -122,7 +122,7 @@ fn prepare(
     }
     let collector = KernelCollector::new(channels.counters, metrics.received.clone()).context("metrics")?;
     metrics.registry.register(Box::new(collector)).context("metrics")?;
-    let status = Arc::new(Status::new(metrics.registry.clone(), clock::monotonic_ns));
+    let status = Arc::new(Status::new(&config.source, metrics.registry.clone(), clock::monotonic_ns));
 
     let services: Arc<[_]> = config.services.clone().into();
     let mut processes = Processes::new(Arc::clone(&services));
@@ -188,7 +188,7 @@ async fn serve(
             Some(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                axum::serve(listener, http::router(status)).await
+                http::serve(listener, status).await
             }
             None => std::future::pending().await,
         }

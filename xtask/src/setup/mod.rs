@@ -18,7 +18,7 @@ use anyhow::{Result, bail};
 
 pub(crate) use self::{
     apt::fetch_into,
-    steps::{NGINX, PROMETHEUS, Step, busybox, extracted, go_binary},
+    steps::{NGINX, PROMETHEUS, Step, busybox, chart_checkers, extracted, go_binary},
 };
 use crate::machine::Machine;
 
@@ -36,6 +36,9 @@ pub(crate) enum Purpose {
     /// Compile, trace on this machine, check metrics
     #[value(skip)]
     Native,
+    /// Check the Helm chart, with nothing compiled
+    #[value(skip)]
+    Deploy,
     /// Run something else in virtual machines, with nothing compiled
     #[value(skip)]
     GuestOnly,

