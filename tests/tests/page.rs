@@ -62,19 +62,13 @@ impl Drop for Demo {
     }
 }
 
-/// What the browser made of the page, as its document and as a picture. Scripts are off, and no name but the daemon's
-/// address leads anywhere.
-fn look(url: &str, picture: &Path, profile: &Path) -> String {
+/// Runs the browser on the page. No name leads anywhere but the daemon's address. Returns what it prints.
+fn browse(url: &str, profile: &Path, options: &[&str]) -> String {
     let output = Command::new("chromium-headless-shell")
-        .args([
-            "--no-sandbox",
-            "--disable-gpu",
-            "--blink-settings=scriptEnabled=false",
-            "--window-size=1200,1700",
-        ])
-        .args(["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--dump-dom"])
+        .args(["--no-sandbox", "--disable-gpu", "--window-size=1200,1700"])
+        .arg("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
         .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(format!("--screenshot={}", picture.display()))
+        .args(options)
         .arg(url)
         .output()
         .expect("`cargo xtask test` installs the browser");
@@ -108,7 +102,12 @@ fn the_page_shows_what_the_metrics_say_and_draws_it() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let mut demo = Demo::start();
     let picture = scratch.path().join("page.png");
-    let page = look(&format!("http://{}/", demo.address), &picture, &scratch.path().join("profile"));
+    let url = format!("http://{}/", demo.address);
+    let profile = scratch.path().join("profile");
+    let page = browse(&url, &profile, &["--dump-dom"]);
+    // The picture is taken with scripts off; the browser's own dump of the document is a script.
+    let screenshot = format!("--screenshot={}", picture.display());
+    browse(&url, &profile, &["--blink-settings=scriptEnabled=false", &screenshot]);
 
     let requests = demo.counts("linktracer_requests_total", "outcome", "");
     let exposures = demo.counts("linktracer_links_total", "outcome", "edge=\"request_exposure\"");

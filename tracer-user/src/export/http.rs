@@ -1,4 +1,4 @@
-//! `/`, `/metrics`, `/healthz` and `/readyz`.
+//! `/`, `/metrics`, `/healthz`, `/readyz` and `/releases`.
 //!
 //! Answers from what others keep up to date; decides nothing.
 
@@ -27,6 +27,7 @@ use tokio::{
 };
 
 use super::page::{self, History, Reading, View};
+use crate::domain::Releases;
 
 /// The daemon is unhealthy when it has not looked at the ring for this long.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
@@ -52,6 +53,7 @@ pub struct Status {
     registry: Registry,
     history: Mutex<History>,
     probes: Mutex<Vec<ProbeState>>,
+    releases: Mutex<Releases>,
     /// Monotonic time of the last look at the ring, in nanoseconds.
     last_drain_ns: AtomicU64,
     monotonic_ns: fn() -> u64,
@@ -65,6 +67,7 @@ impl Status {
             registry,
             history: Mutex::new(History::default()),
             probes: Mutex::new(Vec::new()),
+            releases: Mutex::new(Releases::default()),
             last_drain_ns: AtomicU64::new(monotonic_ns()),
             monotonic_ns,
         }
@@ -79,6 +82,11 @@ impl Status {
     fn end_minute(&self) {
         let reading = Reading::of(&self.registry.gather());
         self.history.lock().unwrap_or_else(PoisonError::into_inner).record(&reading);
+    }
+
+    /// Says which releases were seen.
+    pub fn set_releases(&self, releases: Releases) {
+        *self.releases.lock().unwrap_or_else(PoisonError::into_inner) = releases;
     }
 
     /// Says that the ring was looked at just now.
@@ -112,6 +120,7 @@ fn router(status: Arc<Status>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
+        .route("/releases", get(releases))
         .with_state(status)
 }
 
@@ -159,6 +168,15 @@ async fn readiness(State(status): State<Arc<Status>>) -> Response {
     }
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, text).into_response()
+}
+
+async fn releases(State(status): State<Arc<Status>>) -> Response {
+    let releases = status.releases.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match serde_json::to_string_pretty(&releases) {
+        Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("releases cannot be written: {error}\n"))
+            .into_response(),
+    }
 }
 
 #[cfg(test)]

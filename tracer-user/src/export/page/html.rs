@@ -37,7 +37,7 @@ pub fn markup(view: &View) -> Markup {
                 }
                 footer {
                     p {
-                        a href="/metrics" { "metrics" } " · " a href="/readyz" { "probes" } " · "
+                        a href="/metrics" { "metrics" } " · " a href="/releases" { "releases" } " · " a href="/readyz" { "probes" } " · "
                         a href="/healthz" { "health" }
                     }
                 }
