@@ -1,10 +1,11 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `deploy`, `test`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `deploy`, `bench`, `test`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
+mod bench;
 mod cargo;
 mod command;
 mod demo;
@@ -43,6 +44,8 @@ enum Task {
     Deploy(deploy::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
+    /// Measure the join on one core: speed, memory and steps, beside a plain join
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
         Task::Deploy(arguments) => deploy::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
+        Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -27,7 +27,7 @@ pub use reader::{EventReader, LineError, MAX_LINE_BYTES, Record};
 pub use writer::write_event;
 
 use crate::domain::{Counts, Kind};
-use crate::join::{Join, JoinConfig, Reports};
+use crate::join::{Evicted, Join, JoinConfig, Reports};
 
 /// Rejected lines beyond this many are counted and no longer named.
 const MAX_NAMED_REJECTIONS: u64 = 20;
@@ -66,6 +66,10 @@ pub struct ReplayArgs {
     /// A source this far behind the newest one is no longer waited for.
     #[arg(long, value_name = "DURATION", default_value_t = Span(JoinConfig::default().idle_timeout_ns))]
     pub idle_timeout: Span,
+
+    /// The most memory for what is remembered and waits, 16MiB to 256GiB. Past it the oldest is given up.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = crate::config::memory_limit)]
+    pub memory_limit: u64,
 
     /// Judge whether the clicks of this service were reported; may be given more than once.
     #[arg(long = "service-report", value_name = "SERVICE")]
@@ -120,6 +124,7 @@ impl ReplayArgs {
             lateness_ns: self.lateness.0,
             skew_ns: self.skew.0,
             idle_timeout_ns: self.idle_timeout.0,
+            memory_limit_bytes: self.memory_limit,
             reports: if self.reports {
                 Reports::All
             } else {
@@ -188,6 +193,16 @@ fn join_lines(
     counts.extend(outcomes.iter());
     if let Some(unnamed @ 1..) = counts.rejected.checked_sub(MAX_NAMED_REJECTIONS) {
         let _ = writeln!(errors, "{name}: {unnamed} more lines were rejected");
+    }
+    let evicted = join.evicted();
+    if evicted != Evicted::default() {
+        let Evicted { request_ids, click_reports, forced_watermarks } = evicted;
+        let _ = writeln!(
+            errors,
+            "{name}: the memory limit was reached: {request_ids} request ids and {click_reports} clicks that waited \
+             for a report were given up, the watermark moved early {forced_watermarks} times, and what reaches back \
+             to them is unseen; --memory-limit raises it"
+        );
     }
     Ok(counts)
 }

@@ -127,6 +127,8 @@ fn the_options_reach_the_join() {
         "0s",
         "--idle-timeout",
         "1m 5s",
+        "--memory-limit",
+        "16MiB",
         "--reports",
     ];
     let config = args(&options).join_config();
@@ -136,6 +138,7 @@ fn the_options_reach_the_join() {
     assert_eq!(config.lateness_ns, 4_000);
     assert_eq!(config.skew_ns, 0);
     assert_eq!(config.idle_timeout_ns, 65_000_000_000);
+    assert_eq!(config.memory_limit_bytes, 16 << 20);
     assert_eq!(config.reports, crate::join::Reports::All);
 }
 
