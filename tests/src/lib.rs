@@ -4,6 +4,7 @@
 //! cleans up after itself: processes are children that are killed when their handle is dropped.
 
 pub mod daemon;
+pub mod go;
 pub mod reference;
 
 use std::{
