@@ -6,6 +6,7 @@
 pub mod daemon;
 pub mod go;
 pub mod reference;
+pub mod server;
 
 use std::{
     env,

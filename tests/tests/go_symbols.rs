@@ -192,8 +192,7 @@ fn a_go_program_inside_a_go_program_is_not_taken_for_it() -> Result<()> {
         fs::write(folder.path().join("main.go"), source)?;
         fs::copy(bare(toolchain)?, folder.path().join("inner"))?;
         let way = Way { pie: true, link: Link::Pure };
-        let outer =
-            toolchain.build(folder.path(), way, true, native(), &folder.path().join("outer"))?;
+        let outer = toolchain.build(folder.path(), way, true, native(), &folder.path().join("outer"))?;
         let outer = bare_copy(&outer);
         assert_eq!(symbols::find(&outer, "main.main")?.len(), 1);
         assert!(matches!(symbols::find(&outer, TRACK_EXPOSURE), Err(SymbolError::NotFound { .. })));

@@ -2,53 +2,19 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
 use tests::{
     daemon::{Daemon, free_address},
+    server::Server,
     wait_for,
 };
 use tracer_user::demo::http::Connection;
 
 const REQUESTS: u32 = 500;
-
-/// A server that is killed, with its children, when this is dropped.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    /// Starts a program whose first line of output is its port.
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("is installed");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("is piped")).read_line(&mut line).expect("is text");
-        let port: u16 = line.trim().parse().expect("the server says its port");
-        Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGTERM first: nginx ends its workers then.
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        for _ in 0..100 {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/servers").join(name)
@@ -104,6 +70,24 @@ fn node_started_after_the_daemon() {
     let daemon = daemon(scratch.path(), "cmdline: \"*node*fixtures/servers/server.js\"");
     let server = Server::start(Command::new("node").arg(fixture("server.js")));
     check(daemon, &server, "writev");
+}
+
+#[test]
+fn java_started_before_the_daemon() {
+    let scratch = scratch();
+    let server =
+        Server::start(Command::new("java").args(["-XX:TieredStopAtLevel=1"]).arg(fixture("Server.java")));
+    let daemon = daemon(scratch.path(), "cmdline: \"java*fixtures/servers/Server.java\"");
+    check(daemon, &server, "write");
+}
+
+#[test]
+fn java_started_after_the_daemon() {
+    let scratch = scratch();
+    let daemon = daemon(scratch.path(), "cmdline: \"java*fixtures/servers/Server.java\"");
+    let server =
+        Server::start(Command::new("java").args(["-XX:TieredStopAtLevel=1"]).arg(fixture("Server.java")));
+    check(daemon, &server, "write");
 }
 
 #[test]
