@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use tracer_user::demo::http::Connection;
 
 /// A server that is killed, with its children, when this is dropped.
 pub struct Server {
@@ -28,6 +29,20 @@ impl Server {
         BufReader::new(child.stdout.take().expect("is piped")).read_line(&mut line).expect("is text");
         let port: u16 = line.trim().parse().expect("the server says its port");
         Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+
+    /// Asks for recommendations so many times, over four kept-alive connections in turn; the request ids are
+    /// numbered from `first`.
+    ///
+    /// # Panics
+    /// It does not answer with 200.
+    pub fn ask(&self, first: u32, count: u32) {
+        let mut connections = [(); 4].map(|()| Connection::open(self.address).expect("connects"));
+        for number in first..first + count {
+            let path = format!("/recommend?id=r-{number}");
+            let response = connections[number as usize % 4].get(&path).expect("answers");
+            assert_eq!(response.status, 200);
+        }
     }
 }
 

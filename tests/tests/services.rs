@@ -25,16 +25,6 @@ fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a scratch folder")
 }
 
-/// Asks so many times over four kept-alive connections in turn.
-fn ask(server: &Server, first: u32, count: u32) {
-    let mut connections = [(); 4].map(|()| Connection::open(server.address).expect("connects"));
-    for number in first..first + count {
-        let path = format!("/recommend?id=r-{number}");
-        let response = connections[number as usize % 4].get(&path).expect("answers");
-        assert_eq!(response.status, 200);
-    }
-}
-
 /// What the service says that it did.
 fn truth(server: &Server) -> Value {
     let response = get_once(server.address, "/truth").expect("answers");
@@ -90,9 +80,9 @@ fn check_go(program: &Path) -> u64 {
     };
     let early = start();
     let daemon = Daemon::start(scratch.path(), &go_services(program, &format!("{GO_SDK}.TrackExposure")));
-    ask(&early, 0, 500);
+    early.ask(0, 500);
     let late = start();
-    ask(&late, 500, 20);
+    late.ask(500, 20);
     let (early, late) = (truth(&early), truth(&late));
     assert_eq!(told(&early, "exposures"), 170_000.0);
     assert_eq!(told(&late, "exposures"), 6_800.0);
@@ -137,7 +127,7 @@ fn a_star_in_a_name_traces_every_function_it_means_once() -> Result<()> {
             (daemon.metric("linktracer_attached_probes", &attached) == 2.0).then_some(())
         });
         let server = Server::start(&mut Command::new(&program));
-        ask(&server, 0, 400);
+        server.ask(0, 400);
         let truth = truth(&server);
         assert_eq!((told(&truth, "exposures"), told(&truth, "legacy")), (1600.0, 100.0));
         expect_events(&daemon, "go", "exposure", 1700.0);
@@ -187,7 +177,7 @@ fn nginx_in_front_of_a_go_service() -> Result<()> {
     let child = Command::new("nginx").arg("-c").arg(scratch.path().join("nginx.conf")).spawn();
     let front = Server { child: child.expect("`cargo xtask test` puts nginx on the path"), address };
     wait_for("nginx listens", LIMIT, || Connection::open(address).ok());
-    ask(&front, 0, REQUESTS);
+    front.ask(0, REQUESTS);
     let expected = f64::from(REQUESTS);
     assert_eq!(told(&truth(&behind), "requests"), expected);
     expect_events(&daemon, "edge", "request", 2.0 * expected);
@@ -221,9 +211,9 @@ fn a_rust_service_with_an_sdk_that_takes_str() {
     );
     let early = Server::start(&mut Command::new(&program));
     let daemon = Daemon::start(scratch.path(), &services);
-    ask(&early, 0, 500);
+    early.ask(0, 500);
     let late = Server::start(&mut Command::new(&program));
-    ask(&late, 500, 100);
+    late.ask(500, 100);
     let (early, late) = (truth(&early), truth(&late));
     let sum = |what| told(&early, what) + told(&late, what);
     assert_eq!((sum("requests"), sum("exposures"), sum("clicks")), (600.0, 1800.0, 150.0));

@@ -6,10 +6,13 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
+use proptest::prelude::*;
 use tests::{daemon::Daemon, linktracer, printed, wait_for};
+use tracer_user::{config::SdkArgs, symbols};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -171,6 +174,50 @@ fn the_probes_of_a_program_are_listed_with_their_arguments() {
     let exposures = text.lines().filter(|line| line.starts_with("shop:exposure") && line.contains(" 0x"));
     assert_eq!(exposures.count(), 2, "{text}");
     assert!(text.contains("8@current_request(%rip) -4@current_len(%rip)"), "{text}");
+}
+
+/// The fixture's bytes, and where its notes, its section headers and its file header begin.
+fn vulnerable() -> &'static (Vec<u8>, Vec<usize>) {
+    static FIXTURE: OnceLock<(Vec<u8>, Vec<usize>)> = OnceLock::new();
+    FIXTURE.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let bytes = fs::read(shop(folder.path(), "-O2")).expect("was just built");
+        let notes = bytes.windows(8).enumerate().filter(|(_, window)| *window == b"stapsdt\0");
+        let mut places: Vec<usize> = notes.map(|(at, _)| at - 12).collect();
+        let sections = u64::from_le_bytes(bytes[40..48].try_into().expect("eight bytes"));
+        places.extend([0, usize::try_from(sections).expect("is in the file")]);
+        (bytes, places)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_program_is_answered_and_never_ends_the_reader(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..2600, any::<u8>()), 1..30),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    ) {
+        let (whole, places) = vulnerable();
+        let mut bytes = whole.clone();
+        for (place, offset, value) in damage {
+            if let Some(byte) = bytes.get_mut(place.get(places) + offset) {
+                *byte = value;
+            }
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        // Any answer will do, as long as there is one, and what is found is in the file.
+        let args = SdkArgs::parse("(request_id bytes, item_id cstr)").expect("is right");
+        for probe in ["shop:click", "*:*"] {
+            for site in symbols::find_usdt_in(Path::new("damaged"), &bytes, probe, &args).unwrap_or_default() {
+                let last = site.file_offset.max(site.semaphore_offset.unwrap_or(0));
+                prop_assert!(usize::try_from(last).is_ok_and(|last| last < bytes.len()));
+            }
+        }
+        let _ = symbols::describe_in(Path::new("damaged"), &bytes, Some("*:*"), &mut std::io::sink());
+    }
 }
 
 /// Debian's Python has probes with semaphores on every call of a function: of those written in Python between two

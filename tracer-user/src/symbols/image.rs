@@ -186,11 +186,9 @@ impl<'a> Image<'a> {
         section.data(LittleEndian, self.bytes).ok()
     }
 
-    /// The address of the variable called `name`, if the symbol tables have one place of that name.
-    pub(super) fn object(&self, name: &str) -> Option<u64> {
-        let mut found = self.symbols_of(elf::STT_OBJECT).filter(|symbol| symbol.name == name);
-        let address = found.next()?.address;
-        found.all(|other| other.address == address).then_some(address)
+    /// The variables that the symbol tables define. One in both comes twice.
+    pub(super) fn variables(&self) -> impl Iterator<Item = Symbol<'a>> + use<'a> {
+        self.symbols_of(elf::STT_OBJECT)
     }
 
     /// The functions that the symbol tables define. A name in both comes twice.

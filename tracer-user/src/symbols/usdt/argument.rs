@@ -68,6 +68,14 @@ impl<'a> Argument<'a> {
         })
     }
 
+    /// The variable that it names.
+    pub(super) const fn variable(&self) -> Option<&'a str> {
+        match self.operand {
+            Operand::Variable { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     /// What the kernel side is told, for a probe at `address`; `variable` gives a variable's address.
     pub(super) fn value(
         &self,

@@ -9,7 +9,7 @@ mod argument;
 mod notes;
 mod registers;
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use tracer_common::usdt::{UsdtId, UsdtIds, UsdtValue};
 
@@ -73,8 +73,9 @@ pub fn find_usdt_in(
             limit: MAX_SITES,
         });
     }
+    let variables = Variables::of(&image, &found);
     let read = |note: &Note<'_>| {
-        site(&image, note, args).map_err(|problem| SymbolError::Usdt {
+        site(&image, &variables, note, args).map_err(|problem| SymbolError::Usdt {
             path: path.to_path_buf(),
             probe: note.probe(),
             address: note.address,
@@ -101,7 +102,12 @@ fn not_found(path: &Path, image: &Image<'_>, probe: &str) -> SymbolError {
     SymbolError::UsdtNotFound { path: path.to_path_buf(), probe: probe.to_owned(), nearest }
 }
 
-fn site(image: &Image<'_>, note: &Note<'_>, args: &SdkArgs) -> Result<UsdtSite, String> {
+fn site(
+    image: &Image<'_>,
+    variables: &Variables<'_>,
+    note: &Note<'_>,
+    args: &SdkArgs,
+) -> Result<UsdtSite, String> {
     let file_offset = image.code_offset(note.address).ok_or("it is in no executable segment of the file")?;
     let semaphore_offset =
         match note.semaphore {
@@ -117,7 +123,7 @@ fn site(image: &Image<'_>, note: &Note<'_>, args: &SdkArgs) -> Result<UsdtSite, 
             let text = texts.get(position).ok_or_else(|| {
                 format!("`{name}` would be its argument {}, and it has {}", position + 1, texts.len())
             })?;
-            value(image, note, text).map_err(|problem| format!("`{name}` is `{text}`, {problem}"))
+            value(image, variables, note, text).map_err(|problem| format!("`{name}` is `{text}`, {problem}"))
         };
         let len = if wanted.has_len { read(wanted.position + 1)? } else { UsdtValue::ZERO };
         let address = read(wanted.position)?;
@@ -128,9 +134,54 @@ fn site(image: &Image<'_>, note: &Note<'_>, args: &SdkArgs) -> Result<UsdtSite, 
     Ok(UsdtSite { probe: note.probe(), address: note.address, file_offset, semaphore_offset, ids })
 }
 
-fn value(image: &Image<'_>, note: &Note<'_>, text: &str) -> Result<UsdtValue, String> {
+fn value(
+    image: &Image<'_>,
+    variables: &Variables<'_>,
+    note: &Note<'_>,
+    text: &str,
+) -> Result<UsdtValue, String> {
     let argument = Argument::parse(image.machine(), text)?;
-    argument.value(image.machine(), note.address, &|name| image.object(name))
+    argument.value(image.machine(), note.address, &|name| variables.address(name))
+}
+
+/// The variables that arguments name, found in one pass over the symbol tables.
+struct Variables<'a> {
+    /// Where each is; more than one place is not certain.
+    places: HashMap<&'a str, Place>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Unknown,
+    At(u64),
+    Several,
+}
+
+impl<'a> Variables<'a> {
+    fn of(image: &Image<'_>, notes: &[Note<'a>]) -> Self {
+        let texts = notes.iter().flat_map(|note| argument::split(note.arguments));
+        let arguments = texts.filter_map(|text| Argument::parse(image.machine(), text).ok());
+        let mut places: HashMap<&str, Place> =
+            arguments.filter_map(|argument| Some((argument.variable()?, Place::Unknown))).collect();
+        if !places.is_empty() {
+            for found in image.variables() {
+                let Some(place) = places.get_mut(found.name) else { continue };
+                *place = match *place {
+                    Place::At(known) if known != found.address => Place::Several,
+                    Place::Several => Place::Several,
+                    _ => Place::At(found.address),
+                };
+            }
+        }
+        Self { places }
+    }
+
+    fn address(&self, name: &str) -> Option<u64> {
+        match self.places.get(name) {
+            Some(Place::At(address)) => Some(*address),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
