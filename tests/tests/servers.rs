@@ -66,6 +66,11 @@ fn python_started_before_the_daemon() {
 
 #[test]
 fn node_started_after_the_daemon() {
+    let version =
+        Command::new("node").arg("--version").output().expect("`cargo xtask test` puts node on the path");
+    let version = String::from_utf8(version.stdout).expect("is text");
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    assert!(major.is_some_and(|major| major >= 20), "Node 20 or later is meant, this is {version}");
     let scratch = scratch();
     let daemon = daemon(scratch.path(), "cmdline: \"*node*fixtures/servers/server.js\"");
     let server = Server::start(Command::new("node").arg(fixture("server.js")));
