@@ -162,7 +162,7 @@ fn prepare(
     let worker = Worker {
         interpreter: Interpreter::new(services, Arc::clone(&source), clock),
         suspicion: Suspicion::new(&config.services),
-        publisher: Publisher::new(metrics, Arc::clone(&status), clock),
+        publisher: Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source)),
         ring: channels.ring,
         source,
         kernel,
