@@ -125,8 +125,8 @@ fn site(
             })?;
             value(image, variables, note, text).map_err(|problem| format!("`{name}` is `{text}`, {problem}"))
         };
-        let len = if wanted.has_len { read(wanted.position + 1)? } else { UsdtValue::ZERO };
         let address = read(wanted.position)?;
+        let len = if wanted.has_len { read(wanted.position + 1)? } else { UsdtValue::ZERO };
         Ok::<_, String>(UsdtId { address, len, has_len: u32::from(wanted.has_len), padding: 0 })
     };
     let ids =
