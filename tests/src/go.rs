@@ -113,8 +113,9 @@ fn version(go: &Path) -> Option<String> {
 
 /// Where programs and Go's cache are kept from run to run.
 fn kept() -> PathBuf {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    env::var_os("CARGO_TARGET_DIR").map_or(target, PathBuf::from).join("tmp")
+    // Without `..`: the paths of what is built there are compared with those that processes have.
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of it");
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from).join("tmp")
 }
 
 impl Toolchain {
