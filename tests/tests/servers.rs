@@ -24,6 +24,11 @@ fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a scratch folder")
 }
 
+/// Matches the server of this test, which has the scratch folder for its last argument, and no other's.
+fn its_command_line(scratch: &tempfile::TempDir) -> String {
+    format!("cmdline: \"*servers/?erver.* {}\"", scratch.path().display())
+}
+
 fn daemon(scratch: &Path, matching: &str) -> Daemon {
     let services = format!(
         "services:\n  - name: web\n    match: {{ {matching} }}\n    request: {{ id: {{ header: X-Request-Id }} }}\njoin: {{ exposure_window: 1s, lateness: 200ms }}\n"
@@ -59,8 +64,8 @@ fn check(daemon: Daemon, server: &Server, probe: &str) {
 #[test]
 fn python_started_before_the_daemon() {
     let scratch = scratch();
-    let server = Server::start(Command::new("python3").arg(fixture("server.py")));
-    let daemon = daemon(scratch.path(), "cmdline: \"*fixtures/servers/server.py\"");
+    let server = Server::start(Command::new("python3").arg(fixture("server.py")).arg(scratch.path()));
+    let daemon = daemon(scratch.path(), &its_command_line(&scratch));
     check(daemon, &server, "sendto");
 }
 
@@ -72,26 +77,34 @@ fn node_started_after_the_daemon() {
     let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
     assert!(major.is_some_and(|major| major >= 20), "Node 20 or later is meant, this is {version}");
     let scratch = scratch();
-    let daemon = daemon(scratch.path(), "cmdline: \"*node*fixtures/servers/server.js\"");
-    let server = Server::start(Command::new("node").arg(fixture("server.js")));
+    let daemon = daemon(scratch.path(), &its_command_line(&scratch));
+    let server = Server::start(Command::new("node").arg(fixture("server.js")).arg(scratch.path()));
     check(daemon, &server, "writev");
 }
 
 #[test]
 fn java_started_before_the_daemon() {
     let scratch = scratch();
-    let server =
-        Server::start(Command::new("java").args(["-XX:TieredStopAtLevel=1"]).arg(fixture("Server.java")));
-    let daemon = daemon(scratch.path(), "cmdline: \"java*fixtures/servers/Server.java\"");
+    let server = Server::start(
+        Command::new("java")
+            .args(["-XX:TieredStopAtLevel=1"])
+            .arg(fixture("Server.java"))
+            .arg(scratch.path()),
+    );
+    let daemon = daemon(scratch.path(), &its_command_line(&scratch));
     check(daemon, &server, "write");
 }
 
 #[test]
 fn java_started_after_the_daemon() {
     let scratch = scratch();
-    let daemon = daemon(scratch.path(), "cmdline: \"java*fixtures/servers/Server.java\"");
-    let server =
-        Server::start(Command::new("java").args(["-XX:TieredStopAtLevel=1"]).arg(fixture("Server.java")));
+    let daemon = daemon(scratch.path(), &its_command_line(&scratch));
+    let server = Server::start(
+        Command::new("java")
+            .args(["-XX:TieredStopAtLevel=1"])
+            .arg(fixture("Server.java"))
+            .arg(scratch.path()),
+    );
     check(daemon, &server, "write");
 }
 
@@ -104,7 +117,7 @@ fn nginx_whose_workers_are_forked_from_a_traced_master() {
         "daemon off; pid {folder}/pid; error_log stderr; worker_processes 2;\nevents {{}}\nhttp {{\n  access_log off;\n  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n  server {{ listen {address}; location / {{ add_header X-Request-Id $arg_id; return 200 '[]'; }} }}\n}}\n"
     );
     fs::write(scratch.path().join("nginx.conf"), config).expect("is writable");
-    let daemon = daemon(scratch.path(), "exe: \"**/nginx\", cmdline: \"nginx*\"");
+    let daemon = daemon(scratch.path(), &format!("exe: \"**/nginx\", cmdline: \"*{folder}/nginx.conf\""));
     let child = Command::new("nginx").arg("-c").arg(scratch.path().join("nginx.conf")).spawn();
     let server = Server { child: child.expect("`cargo xtask test` puts nginx on the path"), address };
     wait_for("nginx listens", Duration::from_secs(10), || Connection::open(address).ok());

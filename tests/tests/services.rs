@@ -171,8 +171,10 @@ fn nginx_in_front_of_a_go_service() -> Result<()> {
     );
     fs::write(scratch.path().join("nginx.conf"), config)?;
     let mut services = go_services(&program, &format!("{GO_SDK}.TrackExposure"));
-    let edge = "services:\n  - name: edge\n    match: { exe: \"**/nginx\", cmdline: \"nginx*\" }\n    request: { id: { header: X-Request-Id } }\n";
-    services = services.replacen("services:\n", edge, 1);
+    let edge = format!(
+        "services:\n  - name: edge\n    match: {{ exe: \"**/nginx\", cmdline: \"*{folder}/nginx.conf\" }}\n    request: {{ id: {{ header: X-Request-Id }} }}\n"
+    );
+    services = services.replacen("services:\n", &edge, 1);
     let daemon = Daemon::start(scratch.path(), &services);
     let child = Command::new("nginx").arg("-c").arg(scratch.path().join("nginx.conf")).spawn();
     let front = Server { child: child.expect("`cargo xtask test` puts nginx on the path"), address };

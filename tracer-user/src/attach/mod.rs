@@ -72,7 +72,7 @@ pub enum AttachError {
     },
     /// A USDT probe with a semaphore was refused.
     #[error(
-        "cannot attach to {file} at offset {offset:#x}: {error}\n  remedy: a USDT probe with a semaphore needs kernel 5.15 or later and a file system that maps files privately"
+        "cannot attach to {file} at offset {offset:#x}: {error}\n  remedy: a USDT probe with a semaphore needs the `ref_ctr_offset` of /sys/bus/event_source/devices/uprobe/format"
     )]
     Semaphore {
         /// Which file.
@@ -81,6 +81,14 @@ pub enum AttachError {
         offset: u64,
         /// Why.
         error: std::io::Error,
+    },
+    /// The kernel cannot tell one USDT probe from another.
+    #[error(
+        "no USDT probe of {file} can be traced: this kernel has no attach cookies\n  remedy: kernel 5.15 or later, or trace a function (`symbol`)"
+    )]
+    NoUsdt {
+        /// Which file.
+        file: PathBuf,
     },
     /// The kernel side's table is full.
     #[error(

@@ -60,6 +60,9 @@ impl UsdtProbes {
         place: &UsdtPlace,
     ) -> Result<(), AttachError> {
         let refused = |error| AttachError::Sdk { file: site.file.clone(), offset: site.file_offset, error };
+        if !aya::features().bpf_cookie() {
+            return Err(AttachError::NoUsdt { file: site.file.clone() });
+        }
         if self.used >= MAX_USDT_SITES {
             return Err(AttachError::TooManyUsdtSites { file: site.file.clone() });
         }
