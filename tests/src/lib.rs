@@ -4,7 +4,9 @@
 //! cleans up after itself: processes are children that are killed when their handle is dropped.
 
 pub mod daemon;
+pub mod go;
 pub mod reference;
+pub mod server;
 
 use std::{
     env,

@@ -104,6 +104,7 @@ fn the_example_is_accepted_and_its_default_values_are_the_defaults() {
     assert_eq!(example.ring_buffer_size, smallest.ring_buffer_size);
     assert_eq!(example.btf, smallest.btf);
     assert_eq!(example.join, smallest.join);
+    assert_eq!(example.services[0].suspicious_after, smallest.services[0].suspicious_after);
     let exe = example.services[0].processes.exe.as_ref().expect("the example matches by executable");
     assert!(exe.matches("/usr/bin/recommend") && exe.matches("/usr/bin/recommend-v2"));
     assert!(!exe.matches("/usr/bin/other") && !exe.matches("/usr/bin/recommend-v2/x"));

@@ -9,6 +9,7 @@ use tracer_common::{
     limits::{DEFAULT_RING_BYTES, MAX_COLLECTORS, MAX_TARGETS},
     record::Peer,
     settings::Offsets,
+    usdt::{MAX_USDT_SITES, UsdtIds},
 };
 
 /// Records on their way to the daemon. The daemon sets the size from its configuration.
@@ -26,6 +27,10 @@ pub static TARGETS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_TARGETS, 0
 /// Addresses of collectors: whatever a traced process sends there is a report.
 #[map]
 pub static COLLECTORS: HashMap<Peer, u32> = HashMap::with_max_entries(MAX_COLLECTORS, 0);
+
+/// Where the arguments of USDT probes are, place by place.
+#[map]
+pub static USDT_SITES: Array<UsdtIds> = Array::with_max_entries(MAX_USDT_SITES, 0);
 
 /// One switch for all capture hooks, so that capture starts and ends everywhere at one instant.
 #[map]

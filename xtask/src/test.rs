@@ -139,7 +139,7 @@ fn run(machine: &Machine, arguments: &Arguments) -> Stages {
     };
     let ready = stages.run("setup", true, || setup::run(machine, purpose));
     stages.run("lint", ready, || lint::run(machine));
-    let built = stages.run("build", ready, || cargo::build(machine).map(drop));
+    let built = stages.run("build", ready, || build(machine, arguments));
     if arguments.unit_only {
         stages.run("tests of the library", built, || cargo_test(machine, arguments));
         return stages;
@@ -152,9 +152,18 @@ fn run(machine: &Machine, arguments: &Arguments) -> Stages {
     stages
 }
 
+/// The daemon, and the service in Rust that the end-to-end tests trace.
+fn build(machine: &Machine, arguments: &Arguments) -> Result<()> {
+    cargo::build(machine)?;
+    if arguments.unit_only {
+        return Ok(());
+    }
+    visibly(cargo::cargo(machine, "build").args(["--package", "rustservice"]))
+}
+
 fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {
     let mut test = cargo::cargo(machine, "test");
-    test.args(["--workspace", "--exclude", "tracer-ebpf", "--no-fail-fast"]);
+    test.args(["--workspace", "--exclude", "tracer-ebpf", "--exclude", "rustservice", "--no-fail-fast"]);
     if arguments.unit_only {
         test.args(["--exclude", "tests"]);
     }
@@ -175,7 +184,8 @@ fn path_with_tools(machine: &Machine) -> OsString {
     let tools = programs
         .into_iter()
         .filter_map(|(package, folder)| Some(setup::extracted(machine, package)?.join(folder)));
-    let all = env::split_paths(&path).chain(tools);
+    let node = setup::node_folder(machine);
+    let all = node.into_iter().chain(env::split_paths(&path)).chain(tools);
     env::join_paths(all).unwrap_or(path)
 }
 

@@ -13,5 +13,6 @@ mod sendmmsg;
 mod sendmsg;
 mod sendto;
 mod syscall;
+mod usdt;
 mod write;
 mod writev;

@@ -5,6 +5,7 @@
 
 mod hooks;
 mod sdk;
+mod usdt;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,11 +21,13 @@ use tracer_common::{
     limits::WAKEUP_FILL_DIVISOR,
     record::{FAMILY_INET, FAMILY_INET6, Peer},
     settings::{Offsets, SWITCH_OFF, SWITCH_ON, TARGET_TRACED},
+    usdt::MAX_USDT_SITES,
 };
 
 pub use self::{
     hooks::{AttachedHook, HookKind},
-    sdk::{SdkFunction, SdkSite},
+    sdk::{SdkFunction, SdkPlace, SdkSite},
+    usdt::UsdtPlace,
 };
 use crate::config::HookChoice;
 
@@ -67,6 +70,34 @@ pub enum AttachError {
         /// Why.
         error: aya::programs::ProgramError,
     },
+    /// A USDT probe with a semaphore was refused.
+    #[error(
+        "cannot attach to {file} at offset {offset:#x}: {error}\n  remedy: a USDT probe with a semaphore needs the `ref_ctr_offset` of /sys/bus/event_source/devices/uprobe/format"
+    )]
+    Semaphore {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The kernel cannot tell one USDT probe from another.
+    #[error(
+        "no USDT probe of {file} can be traced: this kernel has no attach cookies\n  remedy: kernel 5.15 or later, or trace a function (`symbol`)"
+    )]
+    NoUsdt {
+        /// Which file.
+        file: PathBuf,
+    },
+    /// The kernel side's table is full.
+    #[error(
+        "no room for another place of a USDT probe in {file}: {MAX_USDT_SITES} are in use\n  remedy: name fewer probes"
+    )]
+    TooManyUsdtSites {
+        /// Which file.
+        file: PathBuf,
+    },
 }
 
 /// The kernel side's object file, built by build.rs.
@@ -77,6 +108,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     hooks: Vec<AttachedHook>,
     sdk: sdk::SdkProbes,
+    usdt: usdt::UsdtProbes,
     targets: HashMap<MapData, u32, u32>,
     switch: Array<MapData, u32>,
     kernel_log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
@@ -132,7 +164,8 @@ impl Kernel {
         let kernel_log = settings.kernel_log.then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
         let hooks = hooks::attach_all(&mut ebpf, settings.hooks)?;
         let sdk = sdk::SdkProbes::load(&mut ebpf)?;
-        let kernel = Self { ebpf, hooks, sdk, targets, switch, kernel_log };
+        let usdt = usdt::UsdtProbes::new(take(&mut ebpf, "USDT_SITES")?, sdk.sleepable());
+        let kernel = Self { ebpf, hooks, sdk, usdt, targets, switch, kernel_log };
         Ok((kernel, Channels { ring, counters }))
     }
 
@@ -149,9 +182,12 @@ impl Kernel {
     /// Attaches to one place in one file, in every process that maps it.
     ///
     /// # Errors
-    /// [`AttachError::Sdk`].
+    /// The kernel refuses, or the table of USDT probes is full.
     pub fn attach_sdk(&mut self, site: &SdkSite) -> Result<(), AttachError> {
-        self.sdk.attach(&mut self.ebpf, site)
+        match &site.place {
+            SdkPlace::Function(ids) => self.sdk.attach(&mut self.ebpf, site, *ids),
+            SdkPlace::Usdt(place) => self.usdt.attach(&mut self.ebpf, site, place),
+        }
     }
 
     /// Starts or ends capture, for all hooks at once.

@@ -11,7 +11,7 @@ use aya::{
 };
 use tracer_common::settings::sdk_cookie;
 
-use super::AttachError;
+use super::{AttachError, usdt::UsdtPlace};
 use crate::config::IdArguments;
 
 /// Which function of the SDK.
@@ -49,10 +49,19 @@ pub struct SdkSite {
     pub file: PathBuf,
     /// Where in the file, in bytes.
     pub file_offset: u64,
-    /// Where the ids stand among its arguments.
-    pub ids: IdArguments,
+    /// What is there.
+    pub place: SdkPlace,
     /// A number that every record of this probe carries.
     pub probe: u32,
+}
+
+/// What a probe is put on.
+#[derive(Debug, Clone)]
+pub enum SdkPlace {
+    /// A function, with its ids among its arguments.
+    Function(IdArguments),
+    /// A USDT probe.
+    Usdt(UsdtPlace),
 }
 
 /// The loaded programs and what they are attached to.
@@ -89,10 +98,15 @@ impl SdkProbes {
         self.sleepable
     }
 
-    pub(super) fn attach(&self, ebpf: &mut Ebpf, site: &SdkSite) -> Result<(), AttachError> {
+    pub(super) fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        site: &SdkSite,
+        ids: IdArguments,
+    ) -> Result<(), AttachError> {
         let name = site.function.programs()[usize::from(!self.sleepable)];
         let location = UProbeAttachLocation::AbsoluteOffset(site.file_offset);
-        let cookie = sdk_cookie(site.ids.request_id, site.ids.item_id, site.probe);
+        let cookie = sdk_cookie(ids.request_id, ids.item_id, site.probe);
         let point = UProbeAttachPoint { location, cookie: Some(cookie) };
         program(ebpf, name)
             .and_then(|program| program.attach(point, &site.file, UProbeScope::AllProcesses))
@@ -101,6 +115,6 @@ impl SdkProbes {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, ProgramError> {
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, ProgramError> {
     ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }

@@ -3,9 +3,9 @@
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Abi, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, HookChoice, JoinSettings, LabelSource,
-    MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch,
-    ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service,
+    Abi, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, DEFAULT_SUSPICIOUS_AFTER, HookChoice,
+    JoinSettings, LabelSource, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES,
+    MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service, Target,
     reader::{Fields, Node, Reader},
     units,
 };
@@ -53,7 +53,8 @@ fn services(reader: &mut Reader, node: &Node<'_, '_>) -> Vec<Service> {
 }
 
 fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
-    let known = ["name", "match", "release", "group", "request", "exposure", "click", "report"];
+    let known =
+        ["name", "match", "release", "group", "request", "exposure", "click", "report", "suspicious_after"];
     let fields = reader.map(node, &known);
     let name = fields.required(reader, "name").and_then(|node| reader.parsed(&node, service_name));
     let processes = fields.required(reader, "match").map(|node| process_match(reader, &node));
@@ -66,6 +67,7 @@ fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
     let exposure = fields.optional("exposure").and_then(|node| sdk_probe(reader, &node));
     let click = fields.optional("click").and_then(|node| sdk_probe(reader, &node));
     let report = fields.optional("report").and_then(|node| report(reader, &node));
+    let suspicious_after = fields.optional("suspicious_after").and_then(|node| reader.count(&node));
     if ["request", "exposure", "click", "report"].iter().all(|key| fields.optional(key).is_none()) {
         reader
             .problem(node, "nothing to trace: give at least one of `request`, `exposure`, `click`, `report`");
@@ -79,6 +81,7 @@ fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
         exposure,
         click,
         report,
+        suspicious_after: suspicious_after.unwrap_or(DEFAULT_SUSPICIOUS_AFTER),
     }
 }
 
@@ -107,13 +110,20 @@ fn request(reader: &mut Reader, node: &Node<'_, '_>) -> Option<RequestProbe> {
 }
 
 fn sdk_probe(reader: &mut Reader, node: &Node<'_, '_>) -> Option<SdkProbe> {
-    let fields = reader.map(node, &["library", "symbol", "args", "abi"]);
+    let fields = reader.map(node, &["library", "symbol", "usdt", "args", "abi"]);
     let library = fields.optional("library").and_then(|node| reader.text(&node));
-    let symbol = fields.required(reader, "symbol").and_then(|node| reader.text(&node));
+    let target = target(reader, node, &fields);
+    let is_usdt = fields.optional("usdt").is_some();
+    if let Some(node) = fields.optional("abi").filter(|_| is_usdt) {
+        reader.problem(&node, "a USDT probe says itself where its arguments are: leave `abi` out");
+    }
     let abi = fields.optional("abi").and_then(|node| reader.parsed(&node, abi)).flatten();
     let args = fields.required(reader, "args").and_then(|node| {
         reader.parsed(&node, |text| {
             let args = SdkArgs::parse(text)?;
+            if is_usdt {
+                return args.locate_usdt().map(|_| args);
+            }
             // With `auto` the file decides later; now it has to make sense under one of them.
             match abi {
                 Some(abi) => args.locate(abi).map(drop)?,
@@ -124,7 +134,35 @@ fn sdk_probe(reader: &mut Reader, node: &Node<'_, '_>) -> Option<SdkProbe> {
         })
     });
     let place = format!("{} ({})", node.key(), node.place());
-    Some(SdkProbe { library, symbol: symbol?, args: args?, abi, place })
+    Some(SdkProbe { library, target: target?, args: args?, abi, place })
+}
+
+/// What a probe is on: `symbol` or `usdt`.
+fn target(reader: &mut Reader, node: &Node<'_, '_>, fields: &Fields<'_, '_>) -> Option<Target> {
+    match (fields.optional("symbol"), fields.optional("usdt")) {
+        (Some(symbol), None) => reader.text(&symbol).map(Target::Function),
+        (None, Some(usdt)) => reader.parsed(&usdt, usdt_name).map(Target::Usdt),
+        (Some(_), Some(usdt)) => {
+            reader.problem(&usdt, "`symbol` and `usdt` are two things to trace: give one of them");
+            None
+        }
+        (None, None) => {
+            reader.problem(
+                node,
+                "nothing to trace: give `symbol`, a function, or `usdt`, a probe `provider:name`",
+            );
+            None
+        }
+    }
+}
+
+fn usdt_name(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((provider, name)) if !provider.is_empty() && !name.is_empty() && !name.contains(':') => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("\"{text}\" is no USDT probe; write it like `provider:name`")),
+    }
 }
 
 /// So that a handful of services fits into the kernel side's table, two entries a collector.

@@ -13,6 +13,7 @@ mod tests;
 mod units;
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -21,7 +22,7 @@ use std::{
 pub(crate) use fields::memory_limit;
 pub use glob::Pattern;
 pub use reader::{ConfigError, Problem};
-pub use sdk_args::{Abi, IdArguments, SdkArgs};
+pub use sdk_args::{Abi, IdArguments, SdkArgs, UsdtArgument, UsdtArguments};
 
 /// Everything the daemon is told.
 #[derive(Debug, Clone)]
@@ -85,6 +86,8 @@ pub struct Service {
     pub click: Option<SdkProbe>,
     /// `report`: the collectors that click reports go to.
     pub report: Option<ReportProbe>,
+    /// `suspicious_after`: requests without a single call after which a probe is suspicious. Default 1000.
+    pub suspicious_after: u64,
 }
 
 /// Which processes belong to a service: those for which every given pattern holds.
@@ -121,14 +124,32 @@ pub struct RequestProbe {
 pub struct SdkProbe {
     /// `library`: path or name of the shared library; absent: the executable itself.
     pub library: Option<String>,
-    /// `symbol`: the function's name.
-    pub symbol: String,
+    /// `symbol` or `usdt`: what in that file.
+    pub target: Target,
     /// `args`: its parameters.
     pub args: SdkArgs,
     /// `abi`: how it takes them; `None` (`auto`): as its file says.
     pub abi: Option<Abi>,
     /// Where the probe stands in the file, for messages.
     pub place: String,
+}
+
+/// What of a file a probe is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// `symbol`: functions of this name, which may hold `*`.
+    Function(String),
+    /// `usdt`: a probe that the program's author placed, `provider:name`; may hold `*`.
+    Usdt(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(name) => write!(f, "{name}"),
+            Self::Usdt(name) => write!(f, "usdt {name}"),
+        }
+    }
 }
 
 /// The collectors that click reports go to.
@@ -178,6 +199,7 @@ pub const MIN_MEMORY_LIMIT_BYTES: u64 = 16 << 20;
 /// Largest bound of the join's memory in bytes: it can address no more.
 pub const MAX_MEMORY_LIMIT_BYTES: u64 = 256 << 30;
 
+pub(crate) const DEFAULT_SUSPICIOUS_AFTER: u64 = 1000;
 pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/linktracer";
 pub(crate) const DEFAULT_BTF: &str = "/sys/kernel/btf/vmlinux";

@@ -203,6 +203,14 @@ impl Reader {
         numbered.map(|(index, yaml)| Node { yaml, key: format!("{}[{index}]", node.key) }).collect()
     }
 
+    /// A whole number from 1 on.
+    pub(super) fn count(&mut self, node: &Node<'_, '_>) -> Option<u64> {
+        match &node.yaml.data {
+            YamlData::Value(Scalar::Integer(value)) if *value > 0 => Some(value.unsigned_abs()),
+            _ => self.wrong_type(node, "a whole number from 1 on"),
+        }
+    }
+
     /// A text that is not empty, with `${NAME}` replaced by the environment's variable.
     pub(super) fn text(&mut self, node: &Node<'_, '_>) -> Option<String> {
         let YamlData::Value(Scalar::String(text)) = &node.yaml.data else {

@@ -45,6 +45,8 @@ pub struct ProbeState {
     pub name: String,
     /// `None` when it is in place, else why it is not.
     pub missing: Option<String>,
+    /// Requests that its service sent without one hit, once they are suspiciously many; else 0.
+    pub unheard_requests: u64,
 }
 
 /// What the pages show, kept up to date by the daemon.
@@ -160,8 +162,11 @@ async fn readiness(State(status): State<Arc<Status>>) -> Response {
     let probes = status.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let ready = !probes.is_empty() && probes.iter().all(|probe| probe.missing.is_none());
     let mut text = format!("{}\n", if ready { "ready" } else { "not ready" });
-    for ProbeState { name, missing } in &probes {
+    for ProbeState { name, missing, unheard_requests } in &probes {
         match missing {
+            None if *unheard_requests > 0 => text.push_str(&format!(
+                "  {name}: attached, and suspicious: not hit in the last {unheard_requests} requests of its service\n"
+            )),
             None => text.push_str(&format!("  {name}: attached\n")),
             Some(reason) => text.push_str(&format!("  {name}: missing: {reason}\n")),
         }
@@ -198,14 +203,21 @@ mod tests {
     async fn it_is_ready_only_when_every_probe_is_in_place_and_says_which_is_not() {
         let status = status(|| 0);
         assert_eq!(readiness(State(Arc::clone(&status))).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let missing =
-            |reason: Option<&str>| ProbeState { name: "a/click".into(), missing: reason.map(Into::into) };
+        let missing = |reason: Option<&str>| ProbeState {
+            name: "a/click".into(),
+            missing: reason.map(Into::into),
+            unheard_requests: 0,
+        };
         status.set_probes(vec![missing(Some("no file"))]);
         let response = readiness(State(Arc::clone(&status))).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(body(response).await.contains("a/click: missing: no file"));
         status.set_probes(vec![missing(None)]);
-        assert_eq!(readiness(State(status)).await.status(), StatusCode::OK);
+        assert_eq!(readiness(State(Arc::clone(&status))).await.status(), StatusCode::OK);
+        status.set_probes(vec![ProbeState { unheard_requests: 7, ..missing(None) }]);
+        let response = readiness(State(status)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(body(response).await.contains("suspicious: not hit in the last 7 requests"));
     }
 
     #[tokio::test]

@@ -11,8 +11,8 @@ use std::{
 use tracer_common::counters::Hook;
 
 use crate::{
-    attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkSite},
-    config::{SdkProbe, Service},
+    attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkPlace, SdkSite, UsdtPlace},
+    config::{SdkProbe, Service, Target},
     discover::{self, Processes},
     domain::Kind,
     export::http::ProbeState,
@@ -73,8 +73,8 @@ impl FileIdentity {
 pub(super) struct Coverage {
     services: Arc<[Service]>,
     hooks: Vec<Hook>,
-    /// Each place looked at once: in place, or why not.
-    sites: HashMap<SiteKey, Result<(), String>>,
+    /// Each file looked at once: how many probes are in place there, or why not all.
+    sites: HashMap<SiteKey, Result<usize, String>>,
     expected: Vec<Expected>,
 }
 
@@ -96,9 +96,14 @@ impl SiteError {
         match self {
             Self::File(_) | Self::Symbol(SymbolError::Unreadable { .. }) => "unreadable",
             Self::Symbol(SymbolError::NotElf { .. }) => "not_elf",
-            Self::Symbol(SymbolError::NotFound { .. } | SymbolError::NotInFile { .. }) => "symbol_not_found",
-            Self::Symbol(SymbolError::TooMany { .. }) => "too_many_symbols",
+            Self::Symbol(
+                SymbolError::NotFound { .. }
+                | SymbolError::NotInFile { .. }
+                | SymbolError::UsdtNotFound { .. },
+            ) => "symbol_not_found",
+            Self::Symbol(SymbolError::TooMany { .. } | SymbolError::TooManyUsdt { .. }) => "too_many_symbols",
             Self::Symbol(SymbolError::Go { .. } | SymbolError::NoSite { .. }) => "no_certain_place",
+            Self::Symbol(SymbolError::Usdt { .. }) => "arguments",
             Self::Arguments(_) => "arguments",
             Self::Attach(_) => "refused",
         }
@@ -193,7 +198,11 @@ impl Coverage {
         let mut states = Vec::new();
         for (index, service) in self.services.iter().enumerate() {
             let mut state = |what: &str, missing: Option<String>| {
-                states.push(ProbeState { name: format!("{}/{what}", service.name), missing });
+                states.push(ProbeState {
+                    name: format!("{}/{what}", service.name),
+                    missing,
+                    unheard_requests: 0,
+                });
             };
             if service.request.is_some() {
                 state("request", self.hooks_missing(&SEND_HOOKS));
@@ -206,6 +215,13 @@ impl Coverage {
             }
         }
         states
+    }
+
+    /// Is the service's probe on that function in place in any file?
+    pub(super) fn is_attached(&self, service: &str, function: SdkFunction) -> bool {
+        self.sites.iter().any(|(site, state)| {
+            site.function == function && state.is_ok() && self.service_name(site.service) == service
+        })
     }
 
     /// How many probes are in place, by service and hook.
@@ -221,8 +237,9 @@ impl Coverage {
                 counts.insert((index, function.name()), 0);
             }
         }
-        for (site, _) in self.sites.iter().filter(|(_, state)| state.is_ok()) {
-            *counts.entry((site.service, site.function.name())).or_default() += 1;
+        for (site, state) in &self.sites {
+            *counts.entry((site.service, site.function.name())).or_default() +=
+                state.as_ref().map_or(0, |count| *count);
         }
         counts.into_iter().map(|((service, hook), count)| (self.service_name(service), hook, count)).collect()
     }
@@ -245,7 +262,7 @@ impl Coverage {
             Ok(identity) => {
                 let key = SiteKey { service, function, file: identity };
                 if let Some(known) = self.sites.get(&key) {
-                    return known.clone().map(|()| false).map_err(AttachFailure);
+                    return known.clone().map(|_| false).map_err(AttachFailure);
                 }
                 (Some(key), attach_site(kernel, service, function, probe, file))
             }
@@ -257,12 +274,12 @@ impl Coverage {
             error.to_string()
         });
         if result.is_ok() {
-            tracing::info!(function = function.name(), symbol = probe.symbol, file = %file.display(), "attached");
+            tracing::info!(function = function.name(), target = %probe.target, file = %file.display(), "attached");
         }
         if let Some(key) = key {
             self.sites.insert(key, result.clone());
         }
-        result.map(|()| true).map_err(AttachFailure)
+        result.map(|_| true).map_err(AttachFailure)
     }
 
     fn hooks_missing(&self, needed: &[Hook]) -> Option<String> {
@@ -310,18 +327,40 @@ fn attach_site(
     function: SdkFunction,
     probe: &SdkProbe,
     file: &Path,
-) -> Result<(), SiteError> {
-    for found in symbols::find(file, &probe.symbol)? {
+) -> Result<usize, SiteError> {
+    let places = match &probe.target {
+        Target::Function(symbol) => function_places(probe, symbol, file)?,
+        Target::Usdt(name) => usdt_places(probe, name, file)?,
+    };
+    let count = places.len();
+    for (file_offset, place) in places {
+        let probe = u32::try_from(service).unwrap_or(u32::MAX);
+        kernel.attach_sdk(&SdkSite { function, file: file.to_path_buf(), file_offset, place, probe })?;
+    }
+    Ok(count)
+}
+
+/// Where in a file the functions of a probe are.
+fn function_places(probe: &SdkProbe, symbol: &str, file: &Path) -> Result<Vec<(u64, SdkPlace)>, SiteError> {
+    // One function may have several names.
+    let mut places: Vec<(u64, SdkPlace)> = Vec::new();
+    for found in symbols::find(file, symbol)? {
         let abi = probe.abi.unwrap_or(found.abi);
         let ids = probe.args.locate(abi).map_err(SiteError::Arguments)?;
-        let site = SdkSite {
-            function,
-            file: file.to_path_buf(),
-            file_offset: found.site.file_offset,
-            ids,
-            probe: u32::try_from(service).unwrap_or(u32::MAX),
-        };
-        kernel.attach_sdk(&site)?;
+        let offset = found.site.file_offset;
+        if !places.iter().any(|(known, _)| *known == offset) {
+            places.push((offset, SdkPlace::Function(ids)));
+        }
     }
-    Ok(())
+    Ok(places)
+}
+
+/// Where in a file a USDT probe is.
+fn usdt_places(probe: &SdkProbe, name: &str, file: &Path) -> Result<Vec<(u64, SdkPlace)>, SiteError> {
+    let sites = symbols::find_usdt(file, name, &probe.args)?;
+    let place = |site: symbols::UsdtSite| {
+        let place = UsdtPlace { ids: site.ids, semaphore_offset: site.semaphore_offset };
+        (site.file_offset, SdkPlace::Usdt(place))
+    };
+    Ok(sites.into_iter().map(place).collect())
 }

@@ -6,6 +6,7 @@
 
 mod coverage;
 mod publish;
+mod suspicion;
 mod worker;
 
 use std::{
@@ -40,6 +41,7 @@ use crate::{
 };
 use coverage::Coverage;
 use publish::Publisher;
+use suspicion::Suspicion;
 use worker::Worker;
 
 /// What the daemon is told beside its configuration.
@@ -159,6 +161,7 @@ fn prepare(
     let source: Arc<str> = config.source.as_str().into();
     let worker = Worker {
         interpreter: Interpreter::new(services, Arc::clone(&source), clock),
+        suspicion: Suspicion::new(&config.services),
         publisher: Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source)),
         ring: channels.ring,
         source,

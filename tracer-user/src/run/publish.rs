@@ -8,11 +8,11 @@ use std::{
 
 use tracer_common::counters::Hook;
 
-use super::coverage::Coverage;
+use super::{coverage::Coverage, suspicion::Suspicion};
 use crate::{
     discover::Processes,
     domain::{Edge, Kind, Labels, Outcome},
-    export::http::Status,
+    export::http::{ProbeState, Status},
     ingest::{clock::Clock, interpret::Reading},
     join::{Evicted, Join},
     slo::{RatioWindow, Tally},
@@ -80,7 +80,14 @@ impl Publisher {
     }
 
     /// Sets the gauges.
-    pub(super) fn publish(&mut self, join: &Join, processes: &Processes, coverage: &Coverage, now_ns: u64) {
+    pub(super) fn publish(
+        &mut self,
+        join: &Join,
+        processes: &Processes,
+        coverage: &Coverage,
+        suspicion: &Suspicion,
+        now_ns: u64,
+    ) {
         self.status.note_drain();
         self.metrics.set_pending(&join.pending());
         self.publish_evicted(join);
@@ -104,7 +111,7 @@ impl Publisher {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.metrics.attached.with_label_values(&[service, hook]).set(count);
         }
-        self.status.set_probes(coverage.states());
+        self.status.set_probes(with_suspicion(coverage.states(), suspicion));
         self.status.set_releases(processes.releases(&self.source));
     }
 
@@ -142,4 +149,15 @@ impl Publisher {
         }
         self.published = sums.into_keys().collect();
     }
+}
+
+/// The states of the probes, with what is suspicious about them.
+fn with_suspicion(mut states: Vec<ProbeState>, suspicion: &Suspicion) -> Vec<ProbeState> {
+    for (labels, function, requests) in suspicion.suspicious() {
+        let name = format!("{}/{}", labels.service, function.name());
+        if let Some(state) = states.iter_mut().find(|state| state.name == name) {
+            state.unheard_requests = state.unheard_requests.max(requests);
+        }
+    }
+    states
 }

@@ -16,11 +16,15 @@ use rustix::{
 };
 use tracer_common::counters::Hook;
 
-use super::{coverage::Coverage, publish::Publisher};
+use super::{
+    coverage::Coverage,
+    publish::Publisher,
+    suspicion::{Change, Suspicion},
+};
 use crate::{
     attach::Kernel,
     discover::{Processes, Verdict},
-    domain::Outcome,
+    domain::{Event, Outcome},
     export::recording::Recording,
     ingest::{
         clock::Clock,
@@ -48,6 +52,7 @@ pub(super) struct Worker {
     pub(super) coverage: Coverage,
     pub(super) join: Join,
     pub(super) recording: Option<Recording>,
+    pub(super) suspicion: Suspicion,
     pub(super) publisher: Publisher,
     pub(super) source: Arc<str>,
     pub(super) clock: Clock,
@@ -87,7 +92,7 @@ impl Worker {
                 self.scan();
             }
             self.kernel.flush_kernel_log();
-            self.publisher.publish(&self.join, &self.processes, &self.coverage, now_ns);
+            self.publisher.publish(&self.join, &self.processes, &self.coverage, &self.suspicion, now_ns);
             if stopping && taken == 0 {
                 break;
             }
@@ -128,6 +133,7 @@ impl Worker {
                     if let Some(recording) = &mut self.recording {
                         recording.write(&event)?;
                     }
+                    self.suspect(&event);
                     let now_ns = event.timestamp_ns;
                     self.join.push(event, out);
                     self.publisher.count(out, now_ns);
@@ -137,6 +143,38 @@ impl Worker {
             }
         }
         Ok((MAX_RECORDS_PER_TURN, false))
+    }
+
+    /// Says once when a probe is not hit though its service is busy, and when it is hit again.
+    fn suspect(&mut self, event: &Event) {
+        let coverage = &self.coverage;
+        let is_attached = |service: &str, function| coverage.is_attached(service, function);
+        for change in self.suspicion.note(event, is_attached) {
+            let Change { labels, function, is_suspicious, requests } = change;
+            let (service, release, group) = (&*labels.service, &*labels.release, &*labels.group);
+            let hook = function.name();
+            if is_suspicious {
+                tracing::warn!(
+                    service,
+                    release,
+                    group,
+                    hook,
+                    requests,
+                    "a probe is in place and was not hit once while its service sent so many requests: is it the right function, and is it still called?"
+                );
+            } else {
+                tracing::info!(
+                    service,
+                    release,
+                    group,
+                    hook,
+                    requests,
+                    "a suspicious probe was hit after all"
+                );
+            }
+            let gauge = self.publisher.metrics.suspicious.with_label_values(&[service, release, group, hook]);
+            gauge.set(i64::from(is_suspicious));
+        }
     }
 
     /// Has the kernel side capture what the process sends. A full table is counted and no reason to end.
@@ -169,6 +207,7 @@ impl Worker {
         }
         for labels in self.processes.forget_labels() {
             self.publisher.metrics.forget(&labels);
+            self.suspicion.forget(&labels);
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub received: IntCounterVec,
     /// Probes in place.
     pub attached: IntGaugeVec,
+    /// Probes that are in place and not hit.
+    pub suspicious: IntGaugeVec,
     /// Processes that are traced.
     pub processes: IntGaugeVec,
     /// Probes that could not be put in place.
@@ -98,6 +100,7 @@ impl Metrics {
         let metrics = Self {
             received: counters(Metric::ReceivedRecords, &["probe", "outcome"])?,
             attached: int_gauges(Metric::AttachedProbes, &["service", "hook"])?,
+            suspicious: int_gauges(Metric::SuspiciousProbes, &["service", "release", "group", "hook"])?,
             processes: int_gauges(Metric::TargetProcesses, &["service"])?,
             attach_errors: counters(Metric::AttachErrors, &["reason"])?,
             horizon_moves: counters(Metric::CoverageHorizonMoves, &["reason"])?,
@@ -201,6 +204,7 @@ impl Metrics {
         for vector in [&self.events, &self.links, &self.requests] {
             remove_series(vector, &wanted);
         }
+        remove_series(&self.suspicious, &wanted);
         remove_series(&self.delay, &wanted);
     }
 

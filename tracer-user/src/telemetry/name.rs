@@ -41,6 +41,8 @@ pub enum Metric {
     CoverageHorizonMoves,
     /// Probes that are in place.
     AttachedProbes,
+    /// Probes that are in place and not hit.
+    SuspiciousProbes,
     /// Processes that are traced.
     TargetProcesses,
     /// Probes that could not be put in place.
@@ -55,7 +57,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: &[Self] = &[
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -75,6 +77,7 @@ impl Metric {
         Self::CoverageHorizon,
         Self::CoverageHorizonMoves,
         Self::AttachedProbes,
+        Self::SuspiciousProbes,
         Self::TargetProcesses,
         Self::AttachErrors,
         Self::WatermarkLag,
@@ -104,6 +107,7 @@ impl Metric {
             Self::CoverageHorizon => "linktracer_coverage_horizon_timestamp_seconds",
             Self::CoverageHorizonMoves => "linktracer_coverage_horizon_moves_total",
             Self::AttachedProbes => "linktracer_attached_probes",
+            Self::SuspiciousProbes => "linktracer_suspicious_probes",
             Self::TargetProcesses => "linktracer_target_processes",
             Self::AttachErrors => "linktracer_attach_errors_total",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
@@ -144,6 +148,9 @@ impl Metric {
             }
             Self::CoverageHorizonMoves => "Moves of the coverage horizon, by reason.",
             Self::AttachedProbes => "Probes in place, by service and hook.",
+            Self::SuspiciousProbes => {
+                "1 for a probe that is in place and not hit while its service sends requests, 0 once it is hit again."
+            }
             Self::TargetProcesses => "Processes that are traced, by service.",
             Self::AttachErrors => "Probes that could not be put in place, by reason.",
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",

