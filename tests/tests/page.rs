@@ -104,10 +104,9 @@ fn the_page_shows_what_the_metrics_say_and_draws_it() {
     let picture = scratch.path().join("page.png");
     let url = format!("http://{}/", demo.address);
     let profile = scratch.path().join("profile");
-    let page = browse(&url, &profile, &["--dump-dom"]);
-    // The picture is taken with scripts off; the browser's own dump of the document is a script.
     let screenshot = format!("--screenshot={}", picture.display());
-    browse(&url, &profile, &["--blink-settings=scriptEnabled=false", &screenshot]);
+    let page = browse(&url, &profile, &["--dump-dom", &screenshot]);
+    assert!(!page.contains("<script"), "the page is whole without scripts");
 
     let requests = demo.counts("linktracer_requests_total", "outcome", "");
     let exposures = demo.counts("linktracer_links_total", "outcome", "edge=\"request_exposure\"");

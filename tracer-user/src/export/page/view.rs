@@ -229,6 +229,13 @@ fn edges(rows: &[&Row]) -> Vec<EdgeHistory> {
 
 fn notes(rows: &[Row], reading: &Reading, probes: &[ProbeState], now: u64) -> Vec<Note> {
     let mut notes = vec![probes_note(probes)];
+    let suspicious = probes.iter().filter(|probe| probe.unheard_requests > 0);
+    notes.extend(suspicious.map(|ProbeState { name, unheard_requests, .. }| {
+        doubt(format!(
+            "{name} was not hit in the last {} requests of its service.",
+            grouped(*unheard_requests)
+        ))
+    }));
     for (series, processes) in reading.gauges(Metric::TargetProcesses) {
         if processes < 1.0 {
             let service = series.label("service");
@@ -398,7 +405,8 @@ mod tests {
 
     #[test]
     fn loss_and_missing_probes_are_said_and_are_reasons_for_doubt() {
-        let probe = ProbeState { name: "s/click".into(), missing: Some("no file".into()) };
+        let probe =
+            ProbeState { name: "s/click".into(), missing: Some("no file".into()), unheard_requests: 0 };
         let view = view(&reading(), &[probe]);
         let doubts: Vec<_> = view.notes.iter().filter(|note| note.doubt).map(|note| &*note.text).collect();
         assert_eq!(doubts[0], "1 of 1 probes are not in place: s/click (no file).");
@@ -407,7 +415,7 @@ mod tests {
 
     #[test]
     fn without_any_fault_there_is_no_doubt() {
-        let probe = ProbeState { name: "s/click".into(), missing: None };
+        let probe = ProbeState { name: "s/click".into(), missing: None, unheard_requests: 0 };
         let view = view(&Reading::default(), &[probe]);
         assert!(view.notes.iter().all(|note| !note.doubt), "{:?}", view.notes);
     }
