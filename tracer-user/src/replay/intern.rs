@@ -9,24 +9,39 @@ use crate::domain::Labels;
 /// that memory stays bounded; sharing is an economy and equality never depends on it.
 const MAX_INTERNED: usize = 4096;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Interner {
     sources: HashSet<Arc<str>>,
     labels: HashSet<Arc<Labels>>,
     last_labels: Arc<Labels>,
+    last_source: Arc<str>,
+}
+
+impl Default for Interner {
+    fn default() -> Self {
+        let (sources, labels) = Default::default();
+        Self { sources, labels, last_labels: Arc::default(), last_source: "".into() }
+    }
 }
 
 impl Interner {
     pub(super) fn source(&mut self, name: &str) -> Arc<str> {
-        if let Some(source) = self.sources.get(name) {
-            return Arc::clone(source);
+        if *self.last_source == *name {
+            return Arc::clone(&self.last_source);
         }
-        if self.sources.len() >= MAX_INTERNED {
-            self.sources.clear();
-        }
-        let source: Arc<str> = name.into();
-        self.sources.insert(Arc::clone(&source));
-        source
+        let shared = match self.sources.get(name) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                if self.sources.len() >= MAX_INTERNED {
+                    self.sources.clear();
+                }
+                let shared: Arc<str> = name.into();
+                self.sources.insert(Arc::clone(&shared));
+                shared
+            }
+        };
+        self.last_source = Arc::clone(&shared);
+        shared
     }
 
     pub(super) fn labels(&mut self, service: &str, release: &str, group: &str) -> Arc<Labels> {
