@@ -34,7 +34,7 @@ pub enum LineError {
     UnknownKind(String),
 }
 
-/// What a line says. Texts that are absent or `null` are empty, and so are ids that the kind does not
+/// What a line says of an event, as far as the join asks. Texts that are absent or `null` are empty, and so are ids that the kind does not
 /// have; numbers that are absent are 0.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
@@ -43,14 +43,13 @@ pub(super) struct Fields<'a> {
     pub(super) request_id: Cow<'a, str>,
     pub(super) item_id: Cow<'a, str>,
     pub(super) pid: u32,
-    pub(super) tid: u32,
     pub(super) service: Cow<'a, str>,
     pub(super) release: Cow<'a, str>,
     pub(super) group: Cow<'a, str>,
-    pub(super) peer: Option<Cow<'a, str>>,
 }
 
-/// The format of a line. Keys that are not here are ignored.
+/// The format of a line. Keys that are not here are ignored. What begins with `_` only has to be of
+/// its type.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow)]
@@ -63,15 +62,16 @@ struct Line<'a> {
     #[serde(borrow)]
     item_id: Option<Text<'a>>,
     pid: Option<u32>,
-    tid: Option<u32>,
+    #[serde(rename = "tid")]
+    _tid: Option<u32>,
     #[serde(borrow)]
     service: Option<Text<'a>>,
     #[serde(borrow)]
     release: Option<Text<'a>>,
     #[serde(borrow)]
     group: Option<Text<'a>>,
-    #[serde(borrow)]
-    peer: Option<Text<'a>>,
+    #[serde(borrow, rename = "peer")]
+    _peer: Option<Text<'a>>,
 }
 
 /// Text that is borrowed from the line unless it has escapes. Within an `Option`, serde borrows a
@@ -98,11 +98,9 @@ pub(super) fn read(text: &str) -> Result<(Kind, Fields<'_>), LineError> {
         request_id: plain(line.request_id.filter(|_| has_request_id)),
         item_id: plain(line.item_id.filter(|_| has_item_id)),
         pid: line.pid.unwrap_or(0),
-        tid: line.tid.unwrap_or(0),
         service: plain(line.service),
         release: plain(line.release),
         group: plain(line.group),
-        peer: line.peer.map(|peer| peer.0),
     };
     Ok((kind, fields))
 }

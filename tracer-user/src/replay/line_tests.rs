@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::batch::Batch;
-use super::intern::Interner;
+use super::batch::{PieceReader, Recorded};
 use super::pieces::Piece;
 use crate::domain::{Event, Kind, Labels};
+use crate::join::Fingerprinter;
 
 const TEXT_KEYS: [&str; 6] = ["source", "request_id", "item_id", "service", "release", "group"];
 const KNOWN_KEYS: [&str; 11] =
@@ -45,7 +45,7 @@ impl<'de> Deserialize<'de> for Pairs {
 }
 
 /// The event of a line as the table says; `None` when the line is rejected.
-fn plain_reading(line: &[u8]) -> Option<Event> {
+pub(super) fn plain_reading(line: &[u8]) -> Option<Event> {
     let Pairs(pairs) = serde_json::from_str(str::from_utf8(line).ok()?).ok()?;
     for (number, (key, _)) in pairs.iter().enumerate() {
         if pairs[..number].iter().any(|(earlier, _)| earlier == key) {
@@ -85,10 +85,25 @@ fn plain_reading(line: &[u8]) -> Option<Event> {
     })
 }
 
-/// The events of these lines, and how many lines are rejected.
-fn typed_reading(lines: &[u8]) -> (Vec<Event>, u64) {
-    let batch = Batch::read(&Piece::Lines(lines.to_vec()), &mut Interner::default());
-    (batch.events, batch.rejected)
+/// The events of these lines with their labels, and how many lines are rejected.
+fn typed_reading(prints: &Fingerprinter, lines: &[u8]) -> (Vec<(Recorded, Labels)>, u64) {
+    let batch = PieceReader::new(prints.clone()).read(&Piece::Lines(lines.to_vec()));
+    let labels = |event: &Recorded| Labels::clone(&batch.labels.sets()[event.labels]);
+    (batch.events.iter().map(|event| (Recorded { labels: 0, ..*event }, labels(event))).collect(), batch.rejected)
+}
+
+/// The same of an event.
+fn recorded(prints: &Fingerprinter, event: &Event) -> (Recorded, Labels) {
+    let recorded = Recorded {
+        kind: event.kind,
+        timestamp_ns: event.timestamp_ns,
+        source: prints.source(&event.source),
+        pid: event.pid,
+        request: prints.request(&event.request_id),
+        item: prints.item(&event.item_id),
+        labels: 0,
+    };
+    (recorded, Labels::clone(&event.labels))
 }
 
 /// Texts as they stand in a line, quotes included: plain, escaped in every way, and not quite right.
@@ -180,14 +195,16 @@ proptest! {
     fn a_line_is_what_the_plain_reading_says(line in lines()) {
         let parts: Vec<&[u8]> = line.split(|byte| *byte == b'\n').collect();
         let told: Vec<_> = parts.iter().filter(|part| !part.trim_ascii().is_empty()).collect();
-        let expected: Vec<Event> = told.iter().filter_map(|part| plain_reading(part)).collect();
+        let prints = Fingerprinter::random();
+        let expected: Vec<_> =
+            told.iter().filter_map(|part| Some(recorded(&prints, &plain_reading(part)?))).collect();
         let rejected = (told.len() - expected.len()) as u64;
-        prop_assert_eq!(typed_reading(&line), (expected, rejected), "{}", String::from_utf8_lossy(&line));
+        prop_assert_eq!(typed_reading(&prints, &line), (expected, rejected), "{}", String::from_utf8_lossy(&line));
     }
 }
 
 #[test]
 fn nesting_without_end_is_rejected_and_not_followed() {
     let deep = format!(r#"{{"kind":"request","ts":1,"x":{}"#, "[".repeat(500_000));
-    assert_eq!(typed_reading(deep.as_bytes()), (Vec::new(), 1));
+    assert_eq!(typed_reading(&Fingerprinter::random(), deep.as_bytes()), (Vec::new(), 1));
 }

@@ -42,8 +42,10 @@ pub use line::{LineError, MAX_LINE_BYTES};
 pub use writer::write_event;
 
 use crate::domain::{Counts, Kind, Outcome};
-use crate::join::{Join, JoinConfig, Reports};
-use batch::{Batch, MAX_NAMED_REJECTIONS};
+use crate::join::{
+    Engine, Evicted, Fingerprinter, JoinConfig, JoinEvent, LabelsKey, LabelsTable, Reports,
+};
+use batch::{Batch, MAX_NAMED_REJECTIONS, PieceReader, Recorded};
 use input::{Input, Packing};
 use pieces::Cut;
 use progress::Progress;
@@ -83,6 +85,10 @@ pub struct ReplayArgs {
     /// A source this far behind the newest one is no longer waited for.
     #[arg(long, value_name = "DURATION", default_value_t = Span(JoinConfig::default().idle_timeout_ns))]
     pub idle_timeout: Span,
+
+    /// The most memory for what is remembered and waits, 16MiB to 256GiB. Past it the oldest is given up.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = crate::config::memory_limit)]
+    pub memory_limit: u64,
 
     /// Judge whether the clicks of this service were reported; may be given more than once.
     #[arg(long = "service-report", value_name = "SERVICE")]
@@ -137,6 +143,7 @@ impl ReplayArgs {
             lateness_ns: self.lateness.0,
             skew_ns: self.skew.0,
             idle_timeout_ns: self.idle_timeout.0,
+            memory_limit_bytes: self.memory_limit,
             reports: if self.reports {
                 Reports::All
             } else {
@@ -189,42 +196,55 @@ fn replay(
 ) -> anyhow::Result<(Counts, anyhow::Result<()>)> {
     let Input { packing, bytes, taken } = Input::open(input).with_context(|| format!("read {name}"))?;
     let mut replay = Replay::new(args);
-    let end = pipeline::run(bytes, pipeline::PIECE_BYTES, pipeline::parsers(), |batch| {
+    let reader = PieceReader::new(Fingerprinter::random());
+    let end = pipeline::run(bytes, pipeline::PIECE_BYTES, pipeline::parsers(), &reader, |batch| {
         progress.advance(taken.load(Ordering::Relaxed), batch.events.len());
-        replay.take(batch, |line, reason| {
+        replay.take(&batch, |line, reason| {
             // Whoever closed the error stream does not want to know.
             progress.aside(|| drop(writeln!(errors, "{name}:{line}: {reason}")));
         });
     });
     progress.finish();
     let end = end.map_err(|cut| replay.describe(&cut, name, packing));
-    let counts = replay.finish();
+    let (counts, evicted) = replay.finish();
     if let Some(unnamed @ 1..) = counts.rejected.checked_sub(MAX_NAMED_REJECTIONS as u64) {
         let _ = writeln!(errors, "{name}: {unnamed} more lines were rejected");
+    }
+    if evicted != Evicted::default() {
+        let Evicted { request_ids, click_reports, forced_watermarks } = evicted;
+        let _ = writeln!(
+            errors,
+            "{name}: the memory limit was reached: {request_ids} request ids and {click_reports} clicks that waited \
+             for a report were given up, the watermark moved early {forced_watermarks} times, and what reaches back \
+             to them is unseen; --memory-limit raises it"
+        );
     }
     Ok((counts, end))
 }
 
 /// The join of what was read so far.
 struct Replay {
-    join: Join,
+    engine: Engine,
+    labels: LabelsTable,
     counts: Counts,
-    outcomes: Vec<Outcome>,
+    decisions: Vec<Outcome<LabelsKey>>,
     lines: u64,
 }
 
 impl Replay {
     fn new(args: &ReplayArgs) -> Self {
-        let mut join = Join::new(args.join_config());
+        let config = args.join_config();
+        let labels = LabelsTable::new(config.reports.clone());
+        let mut engine = Engine::new(config);
         if let Some(start_ns) = args.coverage_start {
-            join.set_horizon(Kind::Request, start_ns);
-            join.set_horizon(Kind::Exposure, start_ns);
+            engine.set_horizon(Kind::Request, start_ns);
+            engine.set_horizon(Kind::Exposure, start_ns);
         }
-        Self { join, counts: Counts::default(), outcomes: Vec::new(), lines: 0 }
+        Self { engine, labels, counts: Counts::default(), decisions: Vec::new(), lines: 0 }
     }
 
     /// Joins the events of a batch; the first rejected lines are named to `name_rejected`.
-    fn take(&mut self, batch: Batch, mut name_rejected: impl FnMut(u64, &LineError)) {
+    fn take(&mut self, batch: &Batch, mut name_rejected: impl FnMut(u64, &LineError)) {
         let named_before = self.counts.rejected;
         for ((line, reason), number) in batch.named.iter().zip(named_before..) {
             if number < MAX_NAMED_REJECTIONS as u64 {
@@ -233,18 +253,26 @@ impl Replay {
         }
         self.counts.rejected += batch.rejected;
         self.lines += batch.lines;
-        for event in batch.events {
-            self.join.push(event, &mut self.outcomes);
-            self.counts.extend(self.outcomes.iter());
-            self.outcomes.clear();
+        let keys: Vec<_> = batch.labels.sets().iter().map(|labels| self.labels.key(labels)).collect();
+        for event in &batch.events {
+            let Recorded { kind, timestamp_ns, source, pid, request, item, labels } = *event;
+            let (labels, wants_report) = keys[labels];
+            let event = JoinEvent { timestamp_ns, request, item, source, pid, labels, kind, wants_report };
+            self.engine.push(event, &mut self.decisions);
+            self.count();
         }
     }
 
-    /// Lets every window run out.
-    fn finish(mut self) -> Counts {
-        self.join.finish(&mut self.outcomes);
-        self.counts.extend(self.outcomes.iter());
-        self.counts
+    fn count(&mut self) {
+        self.counts.extend(self.decisions.iter());
+        self.decisions.clear();
+    }
+
+    /// Lets every window run out. Returns the counts, and what was given up to keep the memory limit.
+    fn finish(mut self) -> (Counts, Evicted) {
+        self.engine.finish(&mut self.decisions);
+        self.count();
+        (self.counts, self.engine.evicted())
     }
 
     /// Why and where reading ended before its time, for a person.

@@ -5,11 +5,10 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::batch::Batch;
-use super::intern::Interner;
+use super::batch::{PieceReader, Recorded};
 use super::pieces::Piece;
 use super::{ProgressDrawTarget, ReplayArgs, pipeline, run};
-use crate::domain::Event;
+use crate::join::Fingerprinter;
 
 #[derive(clap::Parser)]
 struct CommandLine {
@@ -115,11 +114,12 @@ fn damaged_input_keeps_what_was_read_and_says_where() {
 #[test]
 fn the_order_is_that_of_the_input_on_any_number_of_threads() {
     let text = recording(5000);
-    let expected = Batch::read(&Piece::Lines(text.clone().into()), &mut Interner::default());
+    let reader = PieceReader::new(Fingerprinter::random());
+    let expected = reader.clone().read(&Piece::Lines(text.clone().into()));
     for parsers in [1, 2, 3, 8] {
         for piece_bytes in [100, 1000, 1 << 20] {
-            let (mut events, mut lines, mut rejected) = (Vec::<Event>::new(), 0, Vec::new());
-            pipeline::run(text.as_bytes(), piece_bytes, parsers, |batch| {
+            let (mut events, mut lines, mut rejected) = (Vec::<Recorded>::new(), 0, Vec::new());
+            pipeline::run(text.as_bytes(), piece_bytes, parsers, &reader, |batch| {
                 rejected.extend(batch.named.iter().map(|(line, _)| lines + line));
                 events.extend(batch.events);
                 lines += batch.lines;

@@ -9,8 +9,7 @@ use std::io::Read;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use super::batch::Batch;
-use super::intern::Interner;
+use super::batch::{Batch, PieceReader};
 use super::pieces::{Cut, Piece, Pieces};
 
 /// Bytes of a piece, unless a line is longer.
@@ -34,6 +33,7 @@ pub(super) fn run(
     input: impl Read + Send,
     piece_bytes: usize,
     parsers: usize,
+    reader: &PieceReader,
     mut take: impl FnMut(Batch),
 ) -> Result<(), Cut> {
     thread::scope(|scope| {
@@ -42,11 +42,12 @@ pub(super) fn run(
         for _ in 0..parsers.max(1) {
             let (inbox, pieces) = sync_channel(QUEUED);
             let (batches, outbox) = sync_channel(QUEUED);
-            scope.spawn(move || parse(&pieces, &batches));
+            let reader = reader.clone();
+            scope.spawn(move || parse(&pieces, reader, &batches));
             inboxes.push(inbox);
             outboxes.push(outbox);
         }
-        let reader = scope.spawn(move || read(input, piece_bytes, &inboxes));
+        let cutter = scope.spawn(move || read(input, piece_bytes, &inboxes));
         // The first one that has no more is the one whose turn it was when the input ended.
         for outbox in outboxes.iter().cycle() {
             let Ok(batch) = outbox.recv() else { break };
@@ -54,7 +55,7 @@ pub(super) fn run(
         }
         // Were there more, because a thread died, nobody would take them.
         drop(outboxes);
-        reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        cutter.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -70,10 +71,9 @@ fn read(input: impl Read, piece_bytes: usize, inboxes: &[SyncSender<Piece>]) -> 
     Ok(())
 }
 
-fn parse(pieces: &Receiver<Piece>, batches: &SyncSender<Batch>) {
-    let mut interner = Interner::default();
+fn parse(pieces: &Receiver<Piece>, mut reader: PieceReader, batches: &SyncSender<Batch>) {
     while let Ok(piece) = pieces.recv() {
-        if batches.send(Batch::read(&piece, &mut interner)).is_err() {
+        if batches.send(reader.read(&piece)).is_err() {
             break;
         }
     }

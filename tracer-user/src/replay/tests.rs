@@ -3,9 +3,7 @@
 use clap::Parser;
 use proptest::prelude::*;
 
-use super::batch::Batch;
-use super::intern::Interner;
-use super::pieces::Piece;
+use super::line_tests::plain_reading;
 use super::{MAX_LINE_BYTES, ProgressDrawTarget, ReplayArgs, Span, run, write_event};
 use crate::domain::{Event, Kind, Labels};
 use crate::join::JoinConfig;
@@ -132,6 +130,8 @@ fn the_options_reach_the_join() {
         "0s",
         "--idle-timeout",
         "1m 5s",
+        "--memory-limit",
+        "16MiB",
         "--reports",
     ];
     let config = args(&options).join_config();
@@ -141,6 +141,7 @@ fn the_options_reach_the_join() {
     assert_eq!(config.lateness_ns, 4_000);
     assert_eq!(config.skew_ns, 0);
     assert_eq!(config.idle_timeout_ns, 65_000_000_000);
+    assert_eq!(config.memory_limit_bytes, 16 << 20);
     assert_eq!(config.reports, crate::join::Reports::All);
 }
 
@@ -246,20 +247,6 @@ fn only_the_first_rejected_lines_are_named() {
     assert_eq!(errors.lines().count(), 20);
 }
 
-/// The events of a piece, none of which is rejected.
-fn events(lines: &str) -> Vec<Event> {
-    let batch = Batch::read(&Piece::Lines(lines.into()), &mut Interner::default());
-    assert_eq!(batch.rejected, 0, "{:?}", batch.named);
-    batch.events
-}
-
-#[test]
-fn equal_labels_and_sources_share_their_memory() {
-    let events = events(CHAIN);
-    assert!(std::sync::Arc::ptr_eq(&events[2].labels, &events[3].labels));
-    assert!(std::sync::Arc::ptr_eq(&events[0].source, &events[1].source));
-}
-
 fn kinds() -> impl Strategy<Value = Kind> {
     prop_oneof![Just(Kind::Request), Just(Kind::Exposure), Just(Kind::Click), Just(Kind::Report)]
 }
@@ -293,7 +280,8 @@ proptest! {
         let mut line = Vec::new();
         write_event(&event, &mut line)?;
         prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
-        prop_assert_eq!(events(str::from_utf8(&line)?), [event]);
+        // The typed reading is held against the plain one in line_tests.
+        prop_assert_eq!(plain_reading(&line), Some(event));
     }
 
     /// Whatever is in a file, it is counted or rejected and the run goes on.
