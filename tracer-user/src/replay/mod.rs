@@ -11,7 +11,6 @@
 
 mod batch;
 mod input;
-mod intern;
 mod line;
 mod pieces;
 mod pipeline;

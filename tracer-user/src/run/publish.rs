@@ -32,6 +32,7 @@ pub(super) struct Publisher {
     pub(super) metrics: Metrics,
     status: Arc<Status>,
     clock: Clock,
+    source: Arc<str>,
     window: RatioWindow<(Edge, Arc<Labels>)>,
     published: BTreeSet<RatioKey>,
     evicted: Evicted,
@@ -39,12 +40,13 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(metrics: Metrics, status: Arc<Status>, clock: Clock) -> Self {
+    pub(super) fn new(metrics: Metrics, status: Arc<Status>, clock: Clock, source: Arc<str>) -> Self {
         let window = RatioWindow::new(SLICE_NS, SLICES);
         Self {
             metrics,
             status,
             clock,
+            source,
             window,
             published: BTreeSet::new(),
             evicted: Evicted::default(),
@@ -103,6 +105,7 @@ impl Publisher {
             self.metrics.attached.with_label_values(&[service, hook]).set(count);
         }
         self.status.set_probes(coverage.states());
+        self.status.set_releases(processes.releases(&self.source));
     }
 
     /// What the join gave up to keep its memory limit. It has moved the horizon for that.
