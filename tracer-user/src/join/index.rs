@@ -7,6 +7,8 @@
 //! A slot keeps 30 bits of the fingerprint: enough to place it when its page is split, and to tell
 //! most groups apart. The whole fingerprint is where the slot leads to.
 
+#![expect(clippy::cast_possible_truncation, reason = "slots and pages are numbered in fewer bits than 32")]
+
 use super::event::RequestPrint;
 use super::packed::arena::Handle;
 

@@ -1,5 +1,7 @@
 //! From packed to open and back. What a group remembers is the same in both.
 
+#![expect(clippy::cast_possible_truncation, reason = "a packed group has at most MAX_ENTRIES entries")]
+
 use super::{Engine, Exposure, Fate, Group, Key, Pair, Waiting};
 use crate::domain::TripleOutcome;
 use crate::join::event::{ItemPrint, LabelsKey, RequestPrint};

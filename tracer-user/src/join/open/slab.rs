@@ -1,5 +1,7 @@
 //! Storage with stable keys, so that tables and deadlines can point at one thing.
 
+#![expect(clippy::cast_possible_truncation, reason = "there is no memory for more than 2^32 values")]
+
 use serde::{Deserialize, Serialize};
 
 /// Values in a piece: growing never moves what is there.

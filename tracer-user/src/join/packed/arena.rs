@@ -7,6 +7,8 @@
 //!
 //! A segment can be shared with a snapshot. It is then copied before it is changed, once.
 
+#![expect(clippy::cast_possible_truncation, reason = "segments are numbered in 22 bits and offsets in 10")]
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,6 @@ impl Handle {
 
     fn new(segment: usize, offset: usize) -> Self {
         debug_assert!(segment < MAX_SEGMENTS - 1 && offset < SEGMENT_LINES, "a handle has 32 bits");
-        #[expect(clippy::cast_possible_truncation, reason = "a segment is less than MAX_SEGMENTS")]
         Self(((segment << OFFSET_BITS) | offset) as u32)
     }
 

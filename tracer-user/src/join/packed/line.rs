@@ -4,6 +4,8 @@
 //! in nanoseconds since the base of its group, which is up to 73 minutes. Each of the first five words
 //! has a fingerprint, a tag and the 4 high bits of a time; the last three have five times 38 low bits.
 
+#![expect(clippy::cast_possible_truncation, reason = "lanes are numbered up to five")]
+
 use super::record::Tag;
 use crate::join::event::ItemPrint;
 

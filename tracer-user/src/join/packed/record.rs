@@ -14,6 +14,8 @@
 //! An event that adds an entry touches the head and one more line. Entries are in no order that could
 //! be relied on: a late event leaves an earlier time behind a later one.
 
+#![expect(clippy::cast_possible_truncation, reason = "the parts of a word are taken out of it")]
+
 use super::arena::{Arena, Class, Handle};
 use super::line::{LINE_ENTRIES, Line, MAX_SPAN_NS};
 use crate::domain::TripleOutcome;
@@ -256,11 +258,10 @@ impl Arena {
     pub(in super::super) fn look_at_next(&self, handle: Handle) -> u64 {
         let head = self.head(handle);
         let entry = usize::from(head.entries);
-        let line = match head.line_of(handle, entry) {
+        match head.line_of(handle, entry) {
             Some((extent, class, line)) if extent != Handle::NONE => self.get(extent, class)[line].0[0],
             _ => 0,
-        };
-        line
+        }
     }
 
     /// The same for what of a group is given back when it is over.

@@ -4,6 +4,8 @@
 //! the watermark comes to it. Sorting keeps the order of equal ones and costs little where they are
 //! nearly in order, as they mostly are.
 
+#![expect(clippy::cast_possible_truncation, reason = "there are BUCKETS positions")]
+
 use std::collections::BTreeMap;
 
 use super::Until;

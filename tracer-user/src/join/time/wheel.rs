@@ -3,6 +3,8 @@
 //! It may be looked at later than it is over, because whoever reads a group leaves out what is
 //! forgotten. So expiry can be done a few groups at a time, and costs the same for each.
 
+#![expect(clippy::cast_possible_truncation, reason = "there are BUCKETS positions")]
+
 use std::collections::BTreeMap;
 
 use super::super::packed::arena::Handle;
