@@ -44,7 +44,7 @@ enum Task {
     Deploy(deploy::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
-    /// Measure the join on one core: speed, memory and steps, beside a plain join
+    /// Measure how fast it is; the figures in docs/performance.md come from here
     Bench(bench::Arguments),
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the tables of docs/performance.md about the join.
+//! `cargo xtask bench join`: the tables of docs/performance.md about the join.
 
 use std::fs;
 
@@ -9,16 +9,17 @@ use crate::{cargo, command::visibly, machine::Machine};
 const PACKAGE: &str = "bench";
 
 #[derive(clap::Args)]
-pub(crate) struct Arguments {
+pub(super) struct Arguments {
     /// Passed on to the benchmark; `--help` names them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<String>,
 }
 
-pub(crate) fn main(arguments: &Arguments) -> Result<()> {
+/// Measures and prints the tables.
+pub(super) fn main(machine: &Machine, arguments: &Arguments) -> Result<()> {
     println!("{}\n", machine_line());
     // With the profile that is shipped.
-    let mut run = cargo::plain(&Machine::look(), "run");
+    let mut run = cargo::plain(machine, "run");
     visibly(run.args(["--release", "--quiet", "--package", PACKAGE, "--"]).args(&arguments.options))
 }
 
