@@ -29,8 +29,10 @@ const STALL_LIMIT: Duration = Duration::from_secs(10);
 pub struct ProbeState {
     /// Such as `recommend/click`.
     pub name: String,
-    /// `None` when it is in place, else why it is not.
+    /// Why it is not in place though it should be; else `None`.
     pub missing: Option<String>,
+    /// What has to come before it can be put in place; nothing is missed until then.
+    pub awaited: Option<String>,
 }
 
 /// What the pages show, kept up to date by the daemon.
@@ -105,10 +107,11 @@ async fn readiness(State(status): State<Arc<Status>>) -> Response {
     let probes = status.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let ready = !probes.is_empty() && probes.iter().all(|probe| probe.missing.is_none());
     let mut text = format!("{}\n", if ready { "ready" } else { "not ready" });
-    for ProbeState { name, missing } in &probes {
-        match missing {
-            None => text.push_str(&format!("  {name}: attached\n")),
-            Some(reason) => text.push_str(&format!("  {name}: missing: {reason}\n")),
+    for ProbeState { name, missing, awaited } in &probes {
+        match (missing, awaited) {
+            (Some(reason), _) => text.push_str(&format!("  {name}: missing: {reason}\n")),
+            (None, Some(what)) => text.push_str(&format!("  {name}: waiting: {what}\n")),
+            (None, None) => text.push_str(&format!("  {name}: attached\n")),
         }
     }
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -143,13 +146,20 @@ mod tests {
     async fn it_is_ready_only_when_every_probe_is_in_place_and_says_which_is_not() {
         let status = status(|| 0);
         assert_eq!(readiness(State(Arc::clone(&status))).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let missing =
-            |reason: Option<&str>| ProbeState { name: "a/click".into(), missing: reason.map(Into::into) };
-        status.set_probes(vec![missing(Some("no file"))]);
+        let state = |missing: Option<&str>, awaited: Option<&str>| ProbeState {
+            name: "a/click".into(),
+            missing: missing.map(Into::into),
+            awaited: awaited.map(Into::into),
+        };
+        status.set_probes(vec![state(Some("no file"), None)]);
         let response = readiness(State(Arc::clone(&status))).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(body(response).await.contains("a/click: missing: no file"));
-        status.set_probes(vec![missing(None)]);
+        status.set_probes(vec![state(None, Some("no process"))]);
+        let response = readiness(State(Arc::clone(&status))).await;
+        assert_eq!(response.status(), StatusCode::OK, "nothing runs, so nothing is missed");
+        assert!(body(response).await.contains("a/click: waiting: no process"));
+        status.set_probes(vec![state(None, None)]);
         assert_eq!(readiness(State(status)).await.status(), StatusCode::OK);
     }
 

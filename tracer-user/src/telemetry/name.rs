@@ -37,6 +37,8 @@ pub enum Metric {
     TargetProcesses,
     /// Probes that could not be put in place.
     AttachErrors,
+    /// From the start of a process to its probes.
+    AttachGap,
     /// How far the watermark is behind the clock.
     WatermarkLag,
     /// How far the system clock was stepped.
@@ -47,7 +49,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -65,6 +67,7 @@ impl Metric {
         Self::AttachedProbes,
         Self::TargetProcesses,
         Self::AttachErrors,
+        Self::AttachGap,
         Self::WatermarkLag,
         Self::ClockStep,
         Self::BuildInfo,
@@ -90,6 +93,7 @@ impl Metric {
             Self::AttachedProbes => "linktracer_attached_probes",
             Self::TargetProcesses => "linktracer_target_processes",
             Self::AttachErrors => "linktracer_attach_errors_total",
+            Self::AttachGap => "linktracer_attach_gap_seconds",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::BuildInfo => "linktracer_build_info",
@@ -124,6 +128,7 @@ impl Metric {
             Self::AttachedProbes => "Probes in place, by service and hook.",
             Self::TargetProcesses => "Processes that are traced, by service.",
             Self::AttachErrors => "Probes that could not be put in place, by reason.",
+            Self::AttachGap => "How long a started process could call SDK functions before they were probed.",
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
             Self::ClockStep => {
                 "How far the system clock was stepped since the start; events are not moved by it."
