@@ -91,6 +91,11 @@ impl Daemon {
         kill_process(self.pid(), signal).expect("is our child");
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

@@ -48,16 +48,19 @@ pub fn probe_files(service: &Service, probe: &SdkProbe, pids: &[u32]) -> Vec<Pat
 
 /// The file that the probe goes into in one process, once it is there.
 pub(super) fn file_of_process(probe: &SdkProbe, pid: u32) -> Option<PathBuf> {
-    let path = match &probe.library {
-        None => proc::exe(pid).ok()?,
-        Some(library) if library.starts_with('/') => library.clone(),
-        Some(library) => {
-            let mapped = proc::mapped_files(pid).ok()?;
-            mapped.into_iter().find(|file| is_library(file, library))?
-        }
+    let named = |path: &str| Some(proc::reach(pid, path)).filter(|file| file.exists());
+    let mapped = |wanted: &dyn Fn(&str) -> bool| {
+        let mapped = proc::mapped_files(pid).ok()?.into_iter().find(|file| wanted(&file.path))?;
+        // Without the privilege for the first way there is the name, as long as it holds.
+        Some(mapped.file(pid)).filter(|file| file.exists()).or_else(|| named(&mapped.path))
     };
-    let reached = proc::reach(pid, &path);
-    reached.exists().then_some(reached)
+    match &probe.library {
+        None => Some(proc::executable(pid)).filter(|file| file.exists()),
+        Some(library) if library.starts_with('/') => {
+            named(library).or_else(|| mapped(&|path| path == library))
+        }
+        Some(library) => mapped(&|path| is_library(path, library)),
+    }
 }
 
 /// The file that the configuration alone leads to.

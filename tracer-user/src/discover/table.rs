@@ -274,6 +274,11 @@ impl Processes {
         files::file_of_process(probe, pid)
     }
 
+    /// Is there such a process, and does it still run?
+    pub fn is_running(pid: u32) -> bool {
+        proc::is_running(pid)
+    }
+
     fn look_at(&mut self, pid: u32, exe: Option<&str>) -> Option<Process> {
         let service = self.services.iter().position(|service| files::matches(service, pid, exe))?;
         let identity = Identity::read(&self.services[service], pid, &mut self.builds);

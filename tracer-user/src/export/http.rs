@@ -43,8 +43,10 @@ const PAGE_POLICY: &str =
 pub struct ProbeState {
     /// Such as `recommend/click`.
     pub name: String,
-    /// `None` when it is in place, else why it is not.
+    /// Why it is not in place though it should be; else `None`.
     pub missing: Option<String>,
+    /// What has to come before it can be put in place; nothing is missed until then.
+    pub awaited: Option<String>,
     /// Requests that its service sent without one hit, once they are suspiciously many; else 0.
     pub unheard_requests: u64,
 }
@@ -162,13 +164,14 @@ async fn readiness(State(status): State<Arc<Status>>) -> Response {
     let probes = status.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let ready = !probes.is_empty() && probes.iter().all(|probe| probe.missing.is_none());
     let mut text = format!("{}\n", if ready { "ready" } else { "not ready" });
-    for ProbeState { name, missing, unheard_requests } in &probes {
-        match missing {
-            None if *unheard_requests > 0 => text.push_str(&format!(
+    for ProbeState { name, missing, awaited, unheard_requests } in &probes {
+        match (missing, awaited) {
+            (Some(reason), _) => text.push_str(&format!("  {name}: missing: {reason}\n")),
+            (None, Some(what)) => text.push_str(&format!("  {name}: waiting: {what}\n")),
+            (None, None) if *unheard_requests > 0 => text.push_str(&format!(
                 "  {name}: attached, and suspicious: not hit in the last {unheard_requests} requests of its service\n"
             )),
-            None => text.push_str(&format!("  {name}: attached\n")),
-            Some(reason) => text.push_str(&format!("  {name}: missing: {reason}\n")),
+            (None, None) => text.push_str(&format!("  {name}: attached\n")),
         }
     }
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -203,18 +206,23 @@ mod tests {
     async fn it_is_ready_only_when_every_probe_is_in_place_and_says_which_is_not() {
         let status = status(|| 0);
         assert_eq!(readiness(State(Arc::clone(&status))).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let missing = |reason: Option<&str>| ProbeState {
+        let state = |missing: Option<&str>, awaited: Option<&str>| ProbeState {
             name: "a/click".into(),
-            missing: reason.map(Into::into),
+            missing: missing.map(Into::into),
+            awaited: awaited.map(Into::into),
             unheard_requests: 0,
         };
-        status.set_probes(vec![missing(Some("no file"))]);
+        status.set_probes(vec![state(Some("no file"), None)]);
         let response = readiness(State(Arc::clone(&status))).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(body(response).await.contains("a/click: missing: no file"));
-        status.set_probes(vec![missing(None)]);
+        status.set_probes(vec![state(None, Some("no process"))]);
+        let response = readiness(State(Arc::clone(&status))).await;
+        assert_eq!(response.status(), StatusCode::OK, "nothing runs, so nothing is missed");
+        assert!(body(response).await.contains("a/click: waiting: no process"));
+        status.set_probes(vec![state(None, None)]);
         assert_eq!(readiness(State(Arc::clone(&status))).await.status(), StatusCode::OK);
-        status.set_probes(vec![ProbeState { unheard_requests: 7, ..missing(None) }]);
+        status.set_probes(vec![ProbeState { unheard_requests: 7, ..state(None, None) }]);
         let response = readiness(State(status)).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert!(body(response).await.contains("suspicious: not hit in the last 7 requests"));

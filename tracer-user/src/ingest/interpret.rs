@@ -26,8 +26,8 @@ pub enum Reading {
         pid: u32,
         /// What to do with it; `None` when it stays as it is.
         verdict: Option<Verdict>,
-        /// It just replaced its program: its files may be new.
-        new_program: bool,
+        /// When it replaced its program, in nanoseconds since the Unix epoch, if it did: its files may be new.
+        executed_ns: Option<u64>,
     },
     /// Nothing, and why.
     Nothing(Reason),
@@ -104,13 +104,14 @@ impl Interpreter {
         match record.body {
             Body::Exec { path } => {
                 let verdict = Some(processes.on_exec(pid, &String::from_utf8_lossy(path)));
-                Reading::Process { pid, verdict, new_program: true }
+                let executed_ns = Some(self.clock.unix_ns(record.head.monotonic_ns));
+                Reading::Process { pid, verdict, executed_ns }
             }
             Body::Fork { child_pid } => {
                 let verdict = Some(processes.on_fork(pid, child_pid));
-                Reading::Process { pid: child_pid, verdict, new_program: false }
+                Reading::Process { pid: child_pid, verdict, executed_ns: None }
             }
-            Body::Exit => Reading::Process { pid, verdict: processes.on_exit(pid), new_program: false },
+            Body::Exit => Reading::Process { pid, verdict: processes.on_exit(pid), executed_ns: None },
             Body::Send { peer, payload, cut } => {
                 self.event(record, processes, |service| request(service, payload, cut, peer))
             }

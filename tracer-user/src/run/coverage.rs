@@ -4,12 +4,13 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use tracer_common::counters::Hook;
 
+use super::expected::{Expectations, Expected};
 use crate::{
     attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkPlace, SdkSite, UsdtPlace},
     config::{SdkProbe, Service, Target},
@@ -25,17 +26,6 @@ use crate::{
 /// Probes that are in place this long after a process started its program have missed nothing that
 /// counts: a program loads its libraries and configuration first.
 const ATTACH_GRACE_NS: u64 = 1_000_000_000;
-/// A library that a process has not mapped after this long is no longer waited for.
-const GIVE_UP_NS: u64 = 10_000_000_000;
-
-/// A process whose SDK library is not mapped yet.
-struct Expected {
-    pid: u32,
-    service: usize,
-    function: SdkFunction,
-    since_ns: u64,
-}
-
 /// What tells one probe in one file from another.
 #[derive(PartialEq, Eq, Hash)]
 struct SiteKey {
@@ -69,13 +59,24 @@ impl FileIdentity {
     }
 }
 
+/// The probes of one function in one file.
+#[derive(Debug, Clone, Copy)]
+struct InPlace {
+    /// In nanoseconds since the Unix epoch.
+    since_ns: u64,
+    /// A pattern may have matched several functions, and a USDT probe may be at several places.
+    places: usize,
+}
+
 /// Keeps account of attachment.
 pub(super) struct Coverage {
     services: Arc<[Service]>,
     hooks: Vec<Hook>,
-    /// Each file looked at once: how many probes are in place there, or why not all.
-    sites: HashMap<SiteKey, Result<usize, String>>,
-    expected: Vec<Expected>,
+    /// Each file looked at once: what is in place there, or why not all.
+    sites: HashMap<SiteKey, Result<InPlace, String>>,
+    expected: Expectations,
+    /// The latest horizon that was set, in nanoseconds since the Unix epoch.
+    horizon_ns: u64,
 }
 
 /// Why a place has no probe.
@@ -108,12 +109,17 @@ impl SiteError {
             Self::Attach(_) => "refused",
         }
     }
+
+    /// May it go by itself? A file of a process that is just starting or ending may.
+    const fn is_passing(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Symbol(SymbolError::Unreadable { .. }))
+    }
 }
 
 impl Coverage {
     pub(super) fn new(services: Arc<[Service]>, hooks: &[AttachedHook]) -> Self {
         let hooks = hooks.iter().map(|attached| attached.hook).collect();
-        Self { services, hooks, sites: HashMap::new(), expected: Vec::new() }
+        Self { services, hooks, sites: HashMap::new(), expected: Expectations::default(), horizon_ns: 0 }
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
@@ -123,6 +129,7 @@ impl Coverage {
         kernel: &mut Kernel,
         processes: &Processes,
         metrics: &Metrics,
+        clock: &Clock,
     ) -> anyhow::Result<()> {
         for index in 0..self.services.len() {
             let services = Arc::clone(&self.services);
@@ -130,58 +137,120 @@ impl Coverage {
             let pids = processes.of_service(index);
             for (function, probe) in sdk_probes(service) {
                 for file in discover::probe_files(service, probe, &pids) {
-                    self.attach(kernel, metrics, index, function, probe, &file)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks for the SDK's functions in a process of the service from now on.
-    pub(super) fn expect(&mut self, pid: u32, service: usize, since_ns: u64) {
-        for (function, _) in sdk_probes(&self.services[service]) {
-            self.expected.push(Expected { pid, service, function, since_ns });
-        }
-    }
-
-    /// Looks again for everything that is expected.
-    pub(super) fn retry(
-        &mut self,
-        kernel: &mut Kernel,
-        metrics: &Metrics,
-        join: &mut Join,
-        clock: &Clock,
-    ) -> anyhow::Result<()> {
-        if self.expected.is_empty() {
-            return Ok(());
-        }
-        let services = Arc::clone(&self.services);
-        for expected in std::mem::take(&mut self.expected) {
-            let Expected { pid, service, function, since_ns } = expected;
-            let Some(probe) = sdk_probe(&services[service], function) else { continue };
-            match Processes::probe_file(probe, pid) {
-                Some(file) => {
-                    let attached = self.attach(kernel, metrics, service, function, probe, &file);
-                    let now_ns = clock.now_ns();
-                    if matches!(attached, Ok(true)) && now_ns.saturating_sub(since_ns) > ATTACH_GRACE_NS {
-                        self.move_horizon("attached_late", now_ns, join, metrics);
+                    match self.attach(kernel, index, function, probe, &file, clock) {
+                        Ok(_) => {}
+                        // That process is looked at again, as every one that runs.
+                        Err(failure) if failure.passing && file.starts_with("/proc") => {}
+                        Err(failure) => return Err(self.give_up(failure, metrics).into()),
                     }
                 }
-                None if clock.now_ns().saturating_sub(since_ns) < GIVE_UP_NS
-                    && Path::new(&format!("/proc/{pid}")).exists() =>
-                {
-                    self.expected.push(Expected { pid, service, function, since_ns });
-                }
-                None => tracing::debug!(pid, function = function.name(), "the process never had the library"),
             }
         }
         Ok(())
+    }
+
+    /// Looks for the SDK's functions in a process of the service from now on. `seen`: it executed its program at
+    /// `started_ns`; else it was found then.
+    pub(super) fn expect(&mut self, pid: u32, service: usize, started_ns: u64, seen: bool) {
+        let missing: Vec<_> = sdk_probes(&self.services[service]).map(|(function, _)| function).collect();
+        if !missing.is_empty() {
+            self.expected.add(Expected::new(pid, service, missing, started_ns, seen));
+        }
+    }
+
+    /// Looks again for everything that is expected and due.
+    pub(super) fn retry(&mut self, kernel: &mut Kernel, metrics: &Metrics, join: &mut Join, clock: &Clock) {
+        for mut expected in self.expected.take_due(clock.now_ns()) {
+            let now_ns = clock.now_ns();
+            if !Processes::is_running(expected.pid) {
+                self.ended(&expected, now_ns, metrics, join);
+                continue;
+            }
+            let failure = self.look(&mut expected, kernel, metrics, clock);
+            if expected.gap_ns > ATTACH_GRACE_NS
+                && self.horizon_ns < expected.unseen_since_ns + expected.gap_ns
+            {
+                self.move_horizon("attached_late", clock.now_ns(), join, metrics);
+            }
+            match failure {
+                Some(_) if expected.fail() => self.expected.put_back(expected, now_ns),
+                Some(failure) => drop(self.give_up(failure, metrics)),
+                None if !expected.missing.is_empty() => {
+                    expected.unseen_since_ns = now_ns;
+                    self.expected.put_back(expected, now_ns);
+                }
+                None if expected.start_seen => {
+                    metrics.observe_attach_gap(self.service_name(expected.service), expected.gap_ns);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Attaches to what the process has of its missing functions. Returns what may go another time.
+    fn look(
+        &mut self,
+        expected: &mut Expected,
+        kernel: &mut Kernel,
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Option<AttachFailure> {
+        let (services, service) = (Arc::clone(&self.services), expected.service);
+        let mut passing = None;
+        for function in std::mem::take(&mut expected.missing) {
+            let Some(probe) = sdk_probe(&services[service], function) else { continue };
+            let Some(file) = Processes::probe_file(probe, expected.pid) else {
+                expected.missing.push(function);
+                continue;
+            };
+            match self.attach(kernel, service, function, probe, &file, clock) {
+                Ok(since_ns) => {
+                    let gap_ns = since_ns.saturating_sub(expected.unseen_since_ns);
+                    expected.gap_ns = expected.gap_ns.max(gap_ns);
+                }
+                Err(failure) if failure.passing => {
+                    expected.missing.push(function);
+                    passing = Some(failure);
+                }
+                Err(failure) => drop(self.give_up(failure, metrics)),
+            }
+        }
+        passing
+    }
+
+    /// A process ended before all of its probes were known to be in place. They were if it had the files that its
+    /// service is known by; else what it did last was not seen.
+    fn ended(&mut self, expected: &Expected, now_ns: u64, metrics: &Metrics, join: &mut Join) {
+        let in_place = |function: &SdkFunction| {
+            self.sites.iter().any(|(site, state)| {
+                site.service == expected.service
+                    && site.function == *function
+                    && state.as_ref().is_ok_and(|in_place| in_place.since_ns <= expected.unseen_since_ns)
+            })
+        };
+        if expected.missing.iter().all(in_place) {
+            if expected.start_seen {
+                metrics.observe_attach_gap(self.service_name(expected.service), expected.gap_ns);
+            }
+        } else {
+            self.move_horizon("ended_unprobed", now_ns, join, metrics);
+        }
+    }
+
+    /// Counts and logs what will not be tried again, once for each place.
+    #[expect(clippy::unused_self, reason = "coverage is what has a hole")]
+    fn give_up(&self, failure: AttachFailure, metrics: &Metrics) -> AttachFailure {
+        if failure.is_new {
+            tracing::error!(error = failure.text, probe = failure.place, "a probe cannot be put in place");
+            metrics.attach_errors.with_label_values(&[failure.reason]).inc();
+        }
+        failure
     }
 
     /// From `now_ns` on everything is known; what reaches further back may have been missed.
-    #[expect(clippy::unused_self, reason = "coverage is what moves")]
-    pub(super) fn move_horizon(&self, reason: &str, now_ns: u64, join: &mut Join, metrics: &Metrics) {
+    pub(super) fn move_horizon(&mut self, reason: &str, now_ns: u64, join: &mut Join, metrics: &Metrics) {
         tracing::warn!(reason, "the coverage horizon moves to now: what came before may have been missed");
+        self.horizon_ns = now_ns;
         for kind in [Kind::Request, Kind::Exposure] {
             join.set_horizon(kind, now_ns);
         }
@@ -197,21 +266,22 @@ impl Coverage {
     pub(super) fn states(&self) -> Vec<ProbeState> {
         let mut states = Vec::new();
         for (index, service) in self.services.iter().enumerate() {
-            let mut state = |what: &str, missing: Option<String>| {
-                states.push(ProbeState {
-                    name: format!("{}/{what}", service.name),
-                    missing,
-                    unheard_requests: 0,
-                });
+            let mut state = |what: &str, missing: Option<String>, awaited: Option<String>| {
+                let name = format!("{}/{what}", service.name);
+                states.push(ProbeState { name, missing, awaited, unheard_requests: 0 });
             };
             if service.request.is_some() {
-                state("request", self.hooks_missing(&SEND_HOOKS));
+                state("request", self.hooks_missing(&SEND_HOOKS), None);
             }
             for (function, probe) in sdk_probes(service) {
-                state(function.name(), self.sdk_missing(index, function, probe));
+                match self.sdk_awaited(index, function, probe) {
+                    Some((text, true)) => state(function.name(), Some(text), None),
+                    Some((text, false)) => state(function.name(), None, Some(text)),
+                    None => state(function.name(), self.sdk_missing(index, function), None),
+                }
             }
             if service.report.is_some() {
-                state("report", self.hooks_missing(&[Hook::Connect]));
+                state("report", self.hooks_missing(&[Hook::Connect]), None);
             }
         }
         states
@@ -239,7 +309,7 @@ impl Coverage {
         }
         for (site, state) in &self.sites {
             *counts.entry((site.service, site.function.name())).or_default() +=
-                state.as_ref().map_or(0, |count| *count);
+                state.as_ref().map_or(0, |in_place| in_place.places);
         }
         counts.into_iter().map(|((service, hook), count)| (self.service_name(service), hook, count)).collect()
     }
@@ -248,38 +318,52 @@ impl Coverage {
         &self.services[service].name
     }
 
-    /// Attaches to a file unless that was done. True when the probe is new.
+    /// Attaches to a file unless that was done. Returns since when the probe is in place, in nanoseconds since the
+    /// Unix epoch.
     fn attach(
         &mut self,
         kernel: &mut Kernel,
-        metrics: &Metrics,
         service: usize,
         function: SdkFunction,
         probe: &SdkProbe,
         file: &Path,
-    ) -> Result<bool, AttachFailure> {
+        clock: &Clock,
+    ) -> Result<u64, AttachFailure> {
+        let failure = |text: String, reason, passing, is_new| AttachFailure {
+            text,
+            reason,
+            passing,
+            is_new,
+            place: probe.place.clone(),
+        };
         let (key, result) = match FileIdentity::of(file) {
             Ok(identity) => {
                 let key = SiteKey { service, function, file: identity };
                 if let Some(known) = self.sites.get(&key) {
-                    return known.clone().map(|_| false).map_err(AttachFailure);
+                    let known = known.clone().map(|in_place| in_place.since_ns);
+                    return known.map_err(|text| failure(text, "known", false, false));
                 }
                 (Some(key), attach_site(kernel, service, function, probe, file))
             }
             Err(error) => (None, Err(SiteError::File(error))),
         };
-        let result = result.map_err(|error| {
-            tracing::error!(%error, probe = probe.place, "a probe cannot be put in place");
-            metrics.attach_errors.with_label_values(&[error.reason()]).inc();
-            error.to_string()
-        });
-        if result.is_ok() {
-            tracing::info!(function = function.name(), target = %probe.target, file = %file.display(), "attached");
-        }
+        let result = match result {
+            Ok(places) => {
+                // What the link of /proc leads to says more than its own name.
+                let name = fs::read_link(file).unwrap_or_else(|_| PathBuf::from(file));
+                let (function, target, file) = (function.name(), &probe.target, name.display());
+                tracing::info!(function, %target, places, %file, "attached");
+                Ok(InPlace { since_ns: clock.now_ns(), places })
+            }
+            Err(error) if error.is_passing() => {
+                return Err(failure(error.to_string(), error.reason(), true, true));
+            }
+            Err(error) => Err(failure(error.to_string(), error.reason(), false, true)),
+        };
         if let Some(key) = key {
-            self.sites.insert(key, result.clone());
+            self.sites.insert(key, result.as_ref().copied().map_err(|failure| failure.text.clone()));
         }
-        result.map(|_| true).map_err(AttachFailure)
+        result.map(|in_place| in_place.since_ns)
     }
 
     fn hooks_missing(&self, needed: &[Hook]) -> Option<String> {
@@ -288,15 +372,27 @@ impl Coverage {
         (!missing.is_empty()).then(|| format!("no hook on {}", missing.join(", ")))
     }
 
-    fn sdk_missing(&self, service: usize, function: SdkFunction, probe: &SdkProbe) -> Option<String> {
+    /// The file of the probe, where no process has it yet: what is waited for, and whether a process runs that
+    /// should have it.
+    fn sdk_awaited(&self, service: usize, function: SdkFunction, probe: &SdkProbe) -> Option<(String, bool)> {
+        if self.sites.keys().any(|site| site.service == service && site.function == function) {
+            return None;
+        }
+        let file = probe.library.as_deref().unwrap_or("the executable");
+        if self.expected.misses(service, function) {
+            return Some((format!("{file} is in no process of the service yet; it is looked for"), true));
+        }
+        Some((format!("no process of the service runs; {file} is looked for when one starts"), false))
+    }
+
+    fn sdk_missing(&self, service: usize, function: SdkFunction) -> Option<String> {
         let mut of_probe = self
             .sites
             .iter()
             .filter(|(site, _)| site.service == service && site.function == function)
             .peekable();
         if of_probe.peek().is_none() {
-            let file = probe.library.as_deref().unwrap_or("the executable");
-            return Some(format!("{file} is not there yet; it is looked for when a process starts"));
+            return None;
         }
         of_probe.find_map(|(_, state)| state.clone().err())
     }
@@ -304,8 +400,18 @@ impl Coverage {
 
 /// Why a probe is not in place.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct AttachFailure(String);
+#[error("{text}")]
+pub(super) struct AttachFailure {
+    text: String,
+    /// As the label has it.
+    reason: &'static str,
+    /// It may go another time.
+    passing: bool,
+    /// It was not known before.
+    is_new: bool,
+    /// Where the probe stands in the configuration.
+    place: String,
+}
 
 const SEND_HOOKS: [Hook; 5] = [Hook::Sendto, Hook::Sendmsg, Hook::Sendmmsg, Hook::Write, Hook::Writev];
 

@@ -5,6 +5,7 @@
 //! only one that writes; when it dies, the process ends with its reason.
 
 mod coverage;
+mod expected;
 mod publish;
 mod suspicion;
 mod worker;
@@ -134,10 +135,10 @@ fn prepare(
     for pid in &running {
         kernel.trace_process(*pid)?;
     }
-    coverage.attach_known_files(&mut kernel, &processes, &metrics)?;
+    coverage.attach_known_files(&mut kernel, &processes, &metrics, &clock)?;
     for pid in &running {
         if let Some(process) = processes.get(*pid) {
-            coverage.expect(*pid, process.service, clock.now_ns());
+            coverage.expect(*pid, process.service, clock.now_ns(), false);
         }
     }
     kernel.set_capture(true)?;

@@ -79,7 +79,7 @@ impl Worker {
                 self.join.heartbeat(&self.source, now_ns, &mut out);
                 self.publisher.count(&mut out, now_ns);
             }
-            self.coverage.retry(&mut self.kernel, &self.publisher.metrics, &mut self.join, &self.clock)?;
+            self.coverage.retry(&mut self.kernel, &self.publisher.metrics, &mut self.join, &self.clock);
             if swept.elapsed() >= SWEEP_INTERVAL {
                 swept = Instant::now();
                 self.sweep();
@@ -138,7 +138,7 @@ impl Worker {
                     self.join.push(event, out);
                     self.publisher.count(out, now_ns);
                 }
-                Reading::Process { pid, verdict, new_program } => self.follow(pid, verdict, new_program),
+                Reading::Process { pid, verdict, executed_ns } => self.follow(pid, verdict, executed_ns),
                 Reading::Nothing(_) => {}
             }
         }
@@ -186,13 +186,14 @@ impl Worker {
     }
 
     /// Carries out what was decided on a process.
-    fn follow(&mut self, pid: u32, verdict: Option<Verdict>, new_program: bool) {
+    fn follow(&mut self, pid: u32, verdict: Option<Verdict>, executed_ns: Option<u64>) {
         match verdict {
             Some(Verdict::Trace) => {
                 self.trace(pid);
-                if new_program && let Some(process) = self.processes.get(pid) {
-                    let service = process.service;
-                    self.coverage.expect(pid, service, self.clock.now_ns());
+                if let Some(executed_ns) = executed_ns
+                    && let Some(process) = self.processes.get(pid)
+                {
+                    self.coverage.expect(pid, process.service, executed_ns, true);
                 }
             }
             Some(Verdict::Forget) => self.kernel.forget_process(pid),
@@ -222,8 +223,7 @@ impl Worker {
                 self.coverage.move_horizon("start_missed", now_ns, &mut self.join, &self.publisher.metrics);
             }
             if let Some(process) = self.processes.get(pid) {
-                let service = process.service;
-                self.coverage.expect(pid, service, now_ns);
+                self.coverage.expect(pid, process.service, now_ns, false);
             }
         }
     }

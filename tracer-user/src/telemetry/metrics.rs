@@ -20,6 +20,9 @@ use crate::{
 const DELAY_BUCKETS: [f64; 14] =
     [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0];
 
+/// Bounds of the histogram of gaps in seconds: from a millisecond to the longest time between two looks.
+const GAP_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
+
 /// Label values of a record that was of use: it became an event, or news of a process.
 pub const RECEIVED_EVENT: &str = "event";
 /// See [`RECEIVED_EVENT`].
@@ -48,6 +51,7 @@ pub struct Metrics {
     late_without_outcome: IntCounterVec,
     requests: IntCounterVec,
     delay: HistogramVec,
+    attach_gap: HistogramVec,
     ratio: GaugeVec,
     pending: IntGaugeVec,
     state_bytes: IntGauge,
@@ -97,6 +101,10 @@ impl Metrics {
         let delay = HistogramOpts::new(delay.name(), delay.help()).buckets(DELAY_BUCKETS.to_vec());
         let delay = HistogramVec::new(delay, &["service", "release", "group"])?;
         registry.register(Box::new(delay.clone()))?;
+        let gap = Metric::AttachGap;
+        let gap = HistogramOpts::new(gap.name(), gap.help()).buckets(GAP_BUCKETS.to_vec());
+        let attach_gap = HistogramVec::new(gap, &["service"])?;
+        registry.register(Box::new(attach_gap.clone()))?;
         let metrics = Self {
             received: counters(Metric::ReceivedRecords, &["probe", "outcome"])?,
             attached: int_gauges(Metric::AttachedProbes, &["service", "hook"])?,
@@ -111,6 +119,7 @@ impl Metrics {
             late_without_outcome: counters(Metric::LateWithoutOutcome, &["kind"])?,
             requests: counters(Metric::Requests, &["outcome", "service", "release", "group"])?,
             delay,
+            attach_gap,
             ratio: gauges(Metric::BrokenLinkRatio, &["edge", "service", "release", "bound"])?,
             pending: int_gauges(Metric::Pending, &["table"])?,
             state_bytes: int_gauge(Metric::StateBytes)?,
@@ -206,6 +215,11 @@ impl Metrics {
         }
         remove_series(&self.suspicious, &wanted);
         remove_series(&self.delay, &wanted);
+    }
+
+    /// Counts a process whose SDK functions could be called for this long, in nanoseconds, before they were probed.
+    pub fn observe_attach_gap(&self, service: &str, gap_ns: u64) {
+        self.attach_gap.with_label_values(&[service]).observe(seconds(gap_ns));
     }
 
     /// Publishes what waits in the join.

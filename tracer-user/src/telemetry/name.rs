@@ -47,6 +47,8 @@ pub enum Metric {
     TargetProcesses,
     /// Probes that could not be put in place.
     AttachErrors,
+    /// From the start of a process to its probes.
+    AttachGap,
     /// How far the watermark is behind the clock.
     WatermarkLag,
     /// How far the system clock was stepped.
@@ -80,6 +82,7 @@ impl Metric {
         Self::SuspiciousProbes,
         Self::TargetProcesses,
         Self::AttachErrors,
+        Self::AttachGap,
         Self::WatermarkLag,
         Self::ClockStep,
         Self::BuildInfo,
@@ -110,6 +113,7 @@ impl Metric {
             Self::SuspiciousProbes => "linktracer_suspicious_probes",
             Self::TargetProcesses => "linktracer_target_processes",
             Self::AttachErrors => "linktracer_attach_errors_total",
+            Self::AttachGap => "linktracer_attach_gap_seconds",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::BuildInfo => "linktracer_build_info",
@@ -153,6 +157,7 @@ impl Metric {
             }
             Self::TargetProcesses => "Processes that are traced, by service.",
             Self::AttachErrors => "Probes that could not be put in place, by reason.",
+            Self::AttachGap => "How long a started process could call SDK functions before they were probed.",
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
             Self::ClockStep => {
                 "How far the system clock was stepped since the start; events are not moved by it."

@@ -261,7 +261,11 @@ fn probes_note(probes: &[ProbeState]) -> Note {
     let missing: Vec<_> =
         probes.iter().filter_map(|probe| Some((&probe.name, probe.missing.as_ref()?))).collect();
     if missing.is_empty() {
-        return fine(format!("Probes in place: all {}.", probes.len()));
+        let awaited = probes.iter().filter(|probe| probe.awaited.is_some()).count();
+        return fine(match awaited {
+            0 => format!("Probes in place: all {}.", probes.len()),
+            some => format!("Probes in place: {}; {some} wait for a process to start.", probes.len() - some),
+        });
     }
     let reasons: Vec<String> = missing.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
     doubt(format!("{} of {} probes are not in place: {}.", missing.len(), probes.len(), reasons.join("; ")))
@@ -405,8 +409,12 @@ mod tests {
 
     #[test]
     fn loss_and_missing_probes_are_said_and_are_reasons_for_doubt() {
-        let probe =
-            ProbeState { name: "s/click".into(), missing: Some("no file".into()), unheard_requests: 0 };
+        let probe = ProbeState {
+            name: "s/click".into(),
+            missing: Some("no file".into()),
+            awaited: None,
+            unheard_requests: 0,
+        };
         let view = view(&reading(), &[probe]);
         let doubts: Vec<_> = view.notes.iter().filter(|note| note.doubt).map(|note| &*note.text).collect();
         assert_eq!(doubts[0], "1 of 1 probes are not in place: s/click (no file).");
@@ -415,7 +423,7 @@ mod tests {
 
     #[test]
     fn without_any_fault_there_is_no_doubt() {
-        let probe = ProbeState { name: "s/click".into(), missing: None, unheard_requests: 0 };
+        let probe = ProbeState { name: "s/click".into(), missing: None, awaited: None, unheard_requests: 0 };
         let view = view(&Reading::default(), &[probe]);
         assert!(view.notes.iter().all(|note| !note.doubt), "{:?}", view.notes);
     }
