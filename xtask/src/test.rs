@@ -146,7 +146,8 @@ fn run(machine: &Machine, arguments: &Arguments) -> Stages {
     }
     stages.run("tests", built, || cargo_test(machine, arguments));
     if !arguments.native_only {
-        stages.run("vm 6.1", built, || vm::demo_everywhere(machine, vm::kernel::DEFAULT));
+        stages.run("vm 6.1", built, || vm::check(machine, vm::kernel::DEFAULT));
+        stages.run("vm newest", built, || vm::check(machine, vm::kernel::NEWEST));
     }
     stages
 }

@@ -17,6 +17,7 @@ pub struct KernelCollector {
     counters: Counters,
     received: IntCounterVec,
     hits: IntCounterVec,
+    skipped: IntCounterVec,
     lost: IntCounterVec,
     /// Two scrapes at a time must not both add what is new.
     turn: Mutex<()>,
@@ -32,8 +33,9 @@ impl KernelCollector {
             IntCounterVec::new(Opts::new(metric.name(), metric.help()), labels)
         };
         let hits = vector(Metric::KernelHits, &["probe", "outcome"])?;
+        let skipped = vector(Metric::SkippedHits, &["probe"])?;
         let lost = vector(Metric::LostEvents, &["reason"])?;
-        Ok(Self { counters, received, hits, lost, turn: Mutex::new(()) })
+        Ok(Self { counters, received, hits, skipped, lost, turn: Mutex::new(()) })
     }
 
     fn refresh(&self) {
@@ -45,6 +47,9 @@ impl KernelCollector {
                     Err(error) => tracing::warn!(%error, hook = hook.name(), "kernel counter cannot be read"),
                 }
             }
+        }
+        for hook in Hook::ALL {
+            raise(&self.skipped, &[hook.name()], self.counters.skipped(hook));
         }
         for (reason, count) in self.losses() {
             raise(&self.lost, &[reason], count);
@@ -66,6 +71,9 @@ impl KernelCollector {
                 .map(|hook| self.received.with_label_values(&[hook.name(), reason.name()]).get())
                 .sum()
         };
+        let skipped = (Hook::ALL.iter().filter(|hook| !follows_processes(**hook)))
+            .map(|hook| self.skipped.with_label_values(&[hook.name()]).get())
+            .sum();
         let mut losses: Vec<(&'static str, u64)> =
             HitOutcome::LOSSES.iter().map(|outcome| (outcome.name(), in_kernel(*outcome))).collect();
         for reason in Reason::LOSSES {
@@ -74,6 +82,7 @@ impl KernelCollector {
                 None => losses.push((reason.name(), received(reason))),
             }
         }
+        losses.push(("skipped", skipped));
         losses
     }
 }
@@ -82,7 +91,11 @@ impl KernelCollector {
 /// which the daemon makes up for by looking at /proc; but when the table of processes is full, whatever
 /// the process does is lost.
 const fn loses_events(hook: Hook, outcome: HitOutcome) -> bool {
-    !matches!(hook, Hook::Exec | Hook::Fork | Hook::Exit) || matches!(outcome, HitOutcome::TargetsFull)
+    !follows_processes(hook) || matches!(outcome, HitOutcome::TargetsFull)
+}
+
+const fn follows_processes(hook: Hook) -> bool {
+    matches!(hook, Hook::Exec | Hook::Fork | Hook::Exit)
 }
 
 /// Brings a counter to a count that was kept elsewhere.
@@ -94,6 +107,7 @@ fn raise(counters: &IntCounterVec, labels: &[&str], count: u64) {
 impl Collector for KernelCollector {
     fn desc(&self) -> Vec<&Desc> {
         let mut all = self.hits.desc();
+        all.extend(self.skipped.desc());
         all.extend(self.lost.desc());
         all
     }
@@ -102,6 +116,7 @@ impl Collector for KernelCollector {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.refresh();
         let mut families = self.hits.collect();
+        families.extend(self.skipped.collect());
         families.extend(self.lost.collect());
         families
     }

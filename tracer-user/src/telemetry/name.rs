@@ -21,6 +21,8 @@ pub enum Metric {
     ExposureToClick,
     /// Hits of the kernel side's hooks.
     KernelHits,
+    /// Hooks that the kernel did not run.
+    SkippedHits,
     /// Records received from the kernel side.
     ReceivedRecords,
     /// What was lost.
@@ -47,7 +49,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -57,6 +59,7 @@ impl Metric {
         Self::BrokenLinkRatio,
         Self::ExposureToClick,
         Self::KernelHits,
+        Self::SkippedHits,
         Self::ReceivedRecords,
         Self::LostEvents,
         Self::Pending,
@@ -82,6 +85,7 @@ impl Metric {
             Self::BrokenLinkRatio => "linktracer_broken_link_ratio",
             Self::ExposureToClick => "linktracer_exposure_to_click_seconds",
             Self::KernelHits => "linktracer_kernel_hits_total",
+            Self::SkippedHits => "linktracer_skipped_hits_total",
             Self::ReceivedRecords => "linktracer_received_records_total",
             Self::LostEvents => "linktracer_lost_events_total",
             Self::Pending => "linktracer_pending",
@@ -111,6 +115,7 @@ impl Metric {
             Self::Requests => "New requests judged: exposed, unexposed or without an id.",
             Self::BrokenLinkRatio => "Broken links / (broken + linked) of an edge over the last 15 minutes.",
             Self::ExposureToClick => "Time from the exposure to the click that is linked to it.",
+            Self::SkippedHits => "Calls of a hook that the kernel did not make, by hook: see lost events, skipped.",
             Self::KernelHits => {
                 "Hits of the kernel side's hooks. For every probe, hit = the sum of the other outcomes."
             }

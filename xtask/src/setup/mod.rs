@@ -5,6 +5,7 @@
 
 mod apt;
 mod linker;
+mod lists;
 mod mounts;
 mod steps;
 mod toolchain;
@@ -18,6 +19,7 @@ use anyhow::{Result, bail};
 
 pub(crate) use self::{
     apt::fetch_into,
+    lists::OtherLists,
     steps::{NGINX, PROMETHEUS, Step, busybox, extracted, go_binary},
 };
 use crate::machine::Machine;
