@@ -22,11 +22,16 @@ const DOCUMENT: &str = "docs/kernels.md";
 /// How far a count may be from the committed one, in percent: more than a compiler's mood, less than a mistake.
 const BOUND_PERCENT: u64 = 10;
 
-const COMMANDS: [&str; 3] = [
+const COMMANDS: [&str; 4] = [
     "linktracer programs",
     "linktracer demo --requests 400 --hooks kprobe",
     "linktracer demo --requests 400 --hooks tracepoint",
+    // The wall clock jumps while the service is traced.
+    "(sleep 5; date -s @$(($(date +%s) + 3600)) >/dev/null) & linktracer demo --requests 400 --rate 100",
 ];
+
+/// What each demo shows: how they are called in messages and in the table.
+const DEMOS: [&str; 3] = ["with kprobes", "with tracepoints", "with a clock that jumps an hour"];
 
 /// How a demo's verdict begins when events are missing exactly because the kernel did not call the hooks.
 const EXPLAINED: &str = "the kernel skipped";
@@ -37,8 +42,8 @@ struct Findings {
     origin: String,
     /// By program: how many instructions, `?` where the kernel does not tell, or `refused`.
     programs: BTreeMap<String, String>,
-    /// With kprobes and with tracepoints: whether it is right, and in words.
-    demos: [(bool, String); 2],
+    /// As [`DEMOS`]: whether it is right, and in words.
+    demos: [(bool, String); 3],
 }
 
 /// Runs everything on each kernel; fails when something does not work, or does not fit what is known.
@@ -74,12 +79,12 @@ pub(super) fn run(
 }
 
 fn findings(name: &str, origin: &str, statuses: &[Status]) -> Result<Findings> {
-    let [programs, kprobe, tracepoint] = statuses else { bail!("not every command ended") };
+    let [programs, kprobe, tracepoint, clock] = statuses else { bail!("not every command ended") };
     Ok(Findings {
         kernel: name.to_owned(),
         origin: origin.to_owned(),
         programs: parse_programs(&programs.output),
-        demos: [demo(kprobe), demo(tracepoint)],
+        demos: [demo(kprobe), demo(tracepoint), demo(clock)],
     })
 }
 
@@ -104,8 +109,8 @@ fn demo(status: &Status) -> (bool, String) {
 }
 
 fn failed_demos(findings: &Findings) -> Vec<String> {
-    let failed = findings.demos.iter().zip(["kprobes", "tracepoints"]).filter(|((good, _), _)| !good);
-    failed.map(|((_, words), hooks)| format!("kernel {}: with {hooks} it {words}", findings.kernel)).collect()
+    let failed = findings.demos.iter().zip(DEMOS).filter(|((good, _), _)| !good);
+    failed.map(|((_, words), demo)| format!("kernel {}: {demo} it {words}", findings.kernel)).collect()
 }
 
 type Known = BTreeMap<(String, String), String>;
@@ -159,16 +164,17 @@ fn to_lines(all: &[Findings]) -> String {
 }
 
 fn overview(all: &[Findings]) -> String {
-    let mut text = "| kernel | package | with kprobes | with tracepoints | ids on pages that are not in memory |\n\
-                    |---|---|---|---|---|\n"
-        .to_owned();
+    let mut text = format!(
+        "| kernel | package | {} | ids on pages that are not in memory |\n|---|---|---|---|---|---|\n",
+        DEMOS.join(" | ")
+    );
     for findings in all {
         let sleepable = findings.programs.get("exposure_uprobe_sleepable").is_some_and(|count| count != "refused");
         let pages = if sleepable { "read" } else { "a `read_fault`" };
-        let [(_, kprobe), (_, tracepoint)] = &findings.demos;
+        let demos = findings.demos.each_ref().map(|(_, words)| words.as_str()).join(" | ");
         let Findings { kernel, origin, .. } = findings;
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "| {kernel} | {origin} | {kprobe} | {tracepoint} | {pages} |");
+        let _ = writeln!(text, "| {kernel} | {origin} | {demos} | {pages} |");
     }
     text
 }
@@ -208,7 +214,7 @@ mod tests {
     fn found(programs: &[(&str, &str)]) -> Findings {
         let programs = programs.iter().map(|(name, count)| ((*name).to_owned(), (*count).to_owned())).collect();
         let exact = || (true, "exact".to_owned());
-        Findings { kernel: "6.1".to_owned(), origin: "p".to_owned(), programs, demos: [exact(), exact()] }
+        Findings { kernel: "6.1".to_owned(), origin: "p".to_owned(), programs, demos: [exact(), exact(), exact()] }
     }
 
     #[test]
