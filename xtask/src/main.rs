@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `fuzz`, `lint`, `test`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `fuzz`, `soak`, `lint`, `test`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
@@ -15,6 +15,7 @@ mod kernel_side;
 mod lint;
 mod machine;
 mod setup;
+mod soak;
 mod test;
 mod vm;
 
@@ -41,6 +42,8 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Formatting and lints, of both sides
     Lint,
+    /// Trace processes and ids that come and go, for minutes or hours
+    Soak(soak::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(arguments) => fuzz::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
+        Task::Soak(arguments) => soak::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
     };
     result.unwrap_or_else(|error| {

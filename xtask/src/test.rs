@@ -19,9 +19,6 @@ use crate::{
     vm,
 };
 
-/// Tells the end-to-end tests which binary to run: they are in another package, which cargo does not tell.
-const BINARY_VARIABLE: &str = "LINKTRACER_BIN";
-
 /// Names a Go toolchain to the tests that build Go programs.
 const GO_VARIABLE: &str = "LINKTRACER_GO";
 /// Makes those tests fail, not skip, where there is none.
@@ -163,7 +160,7 @@ fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {
     if arguments.long {
         test.env(LONG_VARIABLE, "1");
     }
-    test.env(BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
+    test.env(cargo::BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
     if !arguments.unit_only {
         test.env(GO_VARIABLE, setup::go_binary(machine)).env(GO_REQUIRED_VARIABLE, "1");
     }

@@ -5,6 +5,7 @@
 //! only one that writes; when it dies, the process ends with its reason.
 
 mod coverage;
+mod privileges;
 mod publish;
 mod worker;
 
@@ -29,6 +30,7 @@ use crate::{
     export::{
         http::{self, Status},
         recording::Recording,
+        server,
     },
     ingest::{
         clock::{self, Clock},
@@ -72,6 +74,8 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
     let recording = options.record.as_deref().map(Recording::create).transpose()?;
 
+    // Files and the port are open by now, whoever they belong to.
+    privileges::keep_for_tracing().context("cannot give up capabilities")?;
     let (worker, status) = prepare(config, options, recording)?;
     let stop = Arc::new(AtomicBool::new(false));
     let (done, worker_done) = oneshot::channel();
@@ -87,6 +91,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
         })
         .context("cannot start the ingest thread")?;
 
+    privileges::keep_for_serving().context("cannot give up capabilities")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the HTTP server")?;
     let result = runtime.block_on(serve(listener, status, options.duration, &stop, worker_done));
@@ -185,11 +190,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let server = async {
         match listener {
-            Some(listener) => {
-                listener.set_nonblocking(true)?;
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                axum::serve(listener, http::router(status)).await
-            }
+            Some(listener) => server::serve(listener, http::router(status)).await,
             None => std::future::pending().await,
         }
     };
