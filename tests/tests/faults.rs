@@ -60,7 +60,8 @@ fn files_that_are_replaced_or_deleted_while_they_are_traced_go_on_being_traced()
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");
     let daemon = Daemon::start(fixture.root(), &config(&fixture, collector.address()));
-    let start = || ServiceProcess::start(&fixture, Target::Main, collector.address(), "write").expect("starts");
+    let start =
+        || ServiceProcess::start(&fixture, Target::Main, collector.address(), "write").expect("starts");
     let old = start();
     let mut to_old = Connection::open(old.address()).expect("connects");
     triple(&mut to_old, "before");
@@ -94,8 +95,7 @@ fn a_container_that_is_gone_is_forgotten_and_the_next_one_is_traced() {
             .spawn()
             .expect("starts");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut connection =
-            wait_for("the service listens", LIMIT, || Connection::open(address).ok());
+        let mut connection = wait_for("the service listens", LIMIT, || Connection::open(address).ok());
         triple(&mut connection, &format!("r{number}"));
         // With its first process, the kernel ends every process of the namespace, and the namespace.
         container.kill().expect("is our child");

@@ -1,11 +1,6 @@
 //! A traced process that lies. It can lose its own events, each counted under its reason, and nothing else.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use rustix::process::Signal;
 use tests::{
@@ -77,8 +72,9 @@ fn a_process_that_lies_harms_only_itself() {
     run("7");
     let scrape = settled(1);
     let each = (CALLS / 5) as f64;
-    let hits =
-        |outcome| sum(&scrape, "linktracer_kernel_hits_total", &[("probe", "exposure"), ("outcome", outcome)]);
+    let hits = |outcome| {
+        sum(&scrape, "linktracer_kernel_hits_total", &[("probe", "exposure"), ("outcome", outcome)])
+    };
     assert_eq!(hits("hit"), CALLS as f64);
     assert_eq!(hits("ring_full"), 0.0, "the ring is large enough for this");
     assert_eq!((hits("id_too_long"), hits("read_fault")), (each, each));

@@ -80,7 +80,9 @@ fn settled(daemon: &Daemon) -> Scrape {
         let scrape = Scrape::fetch(daemon.address()).expect("the daemon answers");
         let received = count(&scrape, "linktracer_received_records_total", &[("probe", "exposure")]);
         let still = last.replace(received) == Some(received);
-        (still && received == hits(&scrape, "exposure", "submitted") && scrape.waiting().expect("is published") == 0)
+        (still
+            && received == hits(&scrape, "exposure", "submitted")
+            && scrape.waiting().expect("is published") == 0)
             .then_some(scrape)
     })
 }
@@ -117,13 +119,17 @@ fn check(name: &str, made: Made, scrape: &Scrape) {
     let answers = events("request") + received(SEND, "no_request_id") + requests_full;
     assert_eq!(hits(scrape, SEND, "submitted") + requests_full, answers, "{name}");
     let lost_requests = made.requests - events("request");
-    assert!(lost_requests <= requests_full, "{name}: {lost_requests} requests are missing, {requests_full} were lost");
+    assert!(
+        lost_requests <= requests_full,
+        "{name}: {lost_requests} requests are missing, {requests_full} were lost"
+    );
     // Join: every event has exactly one end.
     let links = |outcome| {
         count(scrape, "linktracer_links_total", &[("edge", "request_exposure"), ("outcome", outcome)])
     };
     let duplicates = |kind| count(scrape, "linktracer_duplicates_total", &[("kind", kind)]);
-    let ends = links("linked") + links("orphan") + links("missing_id") + links("unseen") + duplicates("exposure");
+    let ends =
+        links("linked") + links("orphan") + links("missing_id") + links("unseen") + duplicates("exposure");
     assert_eq!(ends, events("exposure"), "{name}");
     let requests = |outcome| count(scrape, "linktracer_requests_total", &[("outcome", outcome)]);
     assert_eq!(requests("exposed") + requests("unexposed"), events("request"), "{name}");
@@ -143,16 +149,18 @@ fn check(name: &str, made: Made, scrape: &Scrape) {
 
 #[test]
 fn what_is_lost_under_overload_is_counted_to_the_event() {
-    println!("| run | exposures made | received | requests made | received | exposures lost | messages lost |");
+    println!(
+        "| run | exposures made | received | requests made | received | exposures lost | messages lost |"
+    );
     println!("|---|---:|---:|---:|---:|---:|---:|");
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");
-    for (name, stopped, pause_ms) in [
-        ("a producer faster than the daemon", false, 0),
-        ("a daemon that is stopped for 5 s", true, 100),
-    ] {
+    for (name, stopped, pause_ms) in
+        [("a producer faster than the daemon", false, 0), ("a daemon that is stopped for 5 s", true, 100)]
+    {
         let daemon = Daemon::start(fixture.root(), &config(&fixture));
-        let service = ServiceProcess::start(&fixture, Target::Main, collector.address(), SEND).expect("starts");
+        let service =
+            ServiceProcess::start(&fixture, Target::Main, collector.address(), SEND).expect("starts");
         let pause = Duration::from_millis(pause_ms);
         let made = thread::scope(|scope| {
             let flood = scope.spawn(|| flood(&service, 50, pause));

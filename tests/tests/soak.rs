@@ -100,7 +100,8 @@ fn processes_and_ids_come_and_go_and_nothing_grows() {
     let scrape = wait_for("everything is judged", LIMIT, || {
         let scrape = Scrape::fetch(daemon.address()).expect("the daemon answers");
         let clicks = sum(&scrape, "linktracer_events_total", &[("kind", "click")]);
-        (clicks == (processes * REQUESTS) as f64 && scrape.waiting().expect("is published") == 0).then_some(scrape)
+        (clicks == (processes * REQUESTS) as f64 && scrape.waiting().expect("is published") == 0)
+            .then_some(scrape)
     });
     let links = |edge, outcome| {
         sum(&scrape, "linktracer_links_total", &[("edge", edge), ("outcome", outcome)]) as u64

@@ -152,7 +152,9 @@ mod tests {
         let names = |folder: &str| {
             let entries = fs::read_dir(machine.workspace.join("fuzz").join(folder)).expect("is there");
             let mut names: Vec<String> = entries
-                .map(|entry| entry.expect("readable").path().file_stem().expect("named").to_string_lossy().into_owned())
+                .map(|entry| {
+                    entry.expect("readable").path().file_stem().expect("named").to_string_lossy().into_owned()
+                })
                 .collect();
             names.sort();
             names

@@ -12,8 +12,7 @@ use anyhow::{Result, bail};
 use crate::{
     cargo,
     command::visibly,
-    fuzz,
-    lint,
+    fuzz, lint,
     machine::Machine,
     setup::{self, NGINX, PROMETHEUS, Purpose, short},
     vm,

@@ -137,9 +137,7 @@ fn note_place(
             Err(AttachError::SamePlace { file: site.file.clone(), offset: site.file_offset })
         }
         Ok(_) => Ok(()),
-        Err(_) => {
-            places.insert(key, cookie, 0).map_err(|error| AttachError::Map { name: "PLACES", error })
-        }
+        Err(_) => places.insert(key, cookie, 0).map_err(|error| AttachError::Map { name: "PLACES", error }),
     }
 }
 

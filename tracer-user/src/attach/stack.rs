@@ -45,7 +45,8 @@ fn no_function_of_a_probe_in_user_space_takes_a_stack_that_runs_would_share() {
     let object = object::File::parse(super::OBJECT).expect("the kernel side is an ELF file");
     let mut depths = BTreeMap::new();
     for symbol in object.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
-        let Some(section) = symbol.section_index().and_then(|index| object.section_by_index(index).ok()) else {
+        let Some(section) = symbol.section_index().and_then(|index| object.section_by_index(index).ok())
+        else {
             continue;
         };
         let of_probes = section.name().is_ok_and(|name| name == ".text" || name.starts_with("uprobe"));

@@ -115,7 +115,9 @@ impl Metric {
             Self::Requests => "New requests judged: exposed, unexposed or without an id.",
             Self::BrokenLinkRatio => "Broken links / (broken + linked) of an edge over the last 15 minutes.",
             Self::ExposureToClick => "Time from the exposure to the click that is linked to it.",
-            Self::SkippedHits => "Calls of a hook that the kernel did not make, by hook: see lost events, skipped.",
+            Self::SkippedHits => {
+                "Calls of a hook that the kernel did not make, by hook: see lost events, skipped."
+            }
             Self::KernelHits => {
                 "Hits of the kernel side's hooks. For every probe, hit = the sum of the other outcomes."
             }

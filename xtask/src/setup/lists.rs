@@ -98,7 +98,11 @@ mod tests {
 
     #[test]
     fn the_newest_is_found_by_number_and_not_by_letter() {
-        let names = ["linux-image-7.2.12+deb13-cloud-amd64", "linux-image-7.3.4+deb13-cloud-amd64", "linux-image-7.2.9+deb13-cloud-amd64"];
+        let names = [
+            "linux-image-7.2.12+deb13-cloud-amd64",
+            "linux-image-7.3.4+deb13-cloud-amd64",
+            "linux-image-7.2.9+deb13-cloud-amd64",
+        ];
         assert_eq!(newest(names.into_iter()).as_deref(), Some(names[1]));
         assert_eq!(newest(std::iter::empty()), None);
     }

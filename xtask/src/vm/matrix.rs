@@ -60,7 +60,12 @@ pub(super) fn run(
         let kernel = kernel::find(machine, name)?;
         let statuses = super::run(machine, &kernel, &commands, &[daemon(binary.to_path_buf())], limits)?;
         for status in &statuses {
-            println!("vm {name}: exit code {} after {}: {}", status.code, short(status.duration), status.line);
+            println!(
+                "vm {name}: exit code {} after {}: {}",
+                status.code,
+                short(status.duration),
+                status.line
+            );
         }
         all.push(findings(name, &kernel.origin, &statuses)?);
     }
@@ -169,7 +174,8 @@ fn overview(all: &[Findings]) -> String {
         DEMOS.join(" | ")
     );
     for findings in all {
-        let sleepable = findings.programs.get("exposure_uprobe_sleepable").is_some_and(|count| count != "refused");
+        let sleepable =
+            findings.programs.get("exposure_uprobe_sleepable").is_some_and(|count| count != "refused");
         let pages = if sleepable { "read" } else { "a `read_fault`" };
         let demos = findings.demos.each_ref().map(|(_, words)| words.as_str()).join(" | ");
         let Findings { kernel, origin, .. } = findings;
@@ -182,7 +188,8 @@ fn overview(all: &[Findings]) -> String {
 fn document(all: &[Findings]) -> String {
     let programs: BTreeSet<&String> = all.iter().flat_map(|findings| findings.programs.keys()).collect();
     let kernels: Vec<&str> = all.iter().map(|findings| findings.kernel.as_str()).collect();
-    let mut counts = format!("| program | {} |\n|---|{}\n", kernels.join(" | "), "---:|".repeat(kernels.len()));
+    let mut counts =
+        format!("| program | {} |\n|---|{}\n", kernels.join(" | "), "---:|".repeat(kernels.len()));
     for program in programs {
         let cells = all.iter().map(|findings| findings.programs.get(program).map_or("", String::as_str));
         // Writing to a string cannot fail.
@@ -212,16 +219,23 @@ mod tests {
     use super::*;
 
     fn found(programs: &[(&str, &str)]) -> Findings {
-        let programs = programs.iter().map(|(name, count)| ((*name).to_owned(), (*count).to_owned())).collect();
+        let programs =
+            programs.iter().map(|(name, count)| ((*name).to_owned(), (*count).to_owned())).collect();
         let exact = || (true, "exact".to_owned());
-        Findings { kernel: "6.1".to_owned(), origin: "p".to_owned(), programs, demos: [exact(), exact(), exact()] }
+        Findings {
+            kernel: "6.1".to_owned(),
+            origin: "p".to_owned(),
+            programs,
+            demos: [exact(), exact(), exact()],
+        }
     }
 
     #[test]
     fn counts_are_read_among_messages_of_the_kernel() {
         let output = "write_kprobe 1771\n[    9.1] random: crng 3\nclick_uprobe_sleepable refused: it said no\nfork_tracepoint ?\n";
         let programs: Vec<(String, String)> = parse_programs(output).into_iter().collect();
-        let expected = [("click_uprobe_sleepable", "refused"), ("fork_tracepoint", "?"), ("write_kprobe", "1771")];
+        let expected =
+            [("click_uprobe_sleepable", "refused"), ("fork_tracepoint", "?"), ("write_kprobe", "1771")];
         assert_eq!(programs, expected.map(|(name, count)| (name.to_owned(), count.to_owned())));
     }
 
