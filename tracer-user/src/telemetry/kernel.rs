@@ -71,9 +71,6 @@ impl KernelCollector {
                 .map(|hook| self.received.with_label_values(&[hook.name(), reason.name()]).get())
                 .sum()
         };
-        let skipped = (Hook::ALL.iter().filter(|hook| !follows_processes(**hook)))
-            .map(|hook| self.skipped.with_label_values(&[hook.name()]).get())
-            .sum();
         let mut losses: Vec<(&'static str, u64)> =
             HitOutcome::LOSSES.iter().map(|outcome| (outcome.name(), in_kernel(*outcome))).collect();
         for reason in Reason::LOSSES {
@@ -82,7 +79,6 @@ impl KernelCollector {
                 None => losses.push((reason.name(), received(reason))),
             }
         }
-        losses.push(("skipped", skipped));
         losses
     }
 }
@@ -91,11 +87,7 @@ impl KernelCollector {
 /// which the daemon makes up for by looking at /proc; but when the table of processes is full, whatever
 /// the process does is lost.
 const fn loses_events(hook: Hook, outcome: HitOutcome) -> bool {
-    !follows_processes(hook) || matches!(outcome, HitOutcome::TargetsFull)
-}
-
-const fn follows_processes(hook: Hook) -> bool {
-    matches!(hook, Hook::Exec | Hook::Fork | Hook::Exit)
+    !matches!(hook, Hook::Exec | Hook::Fork | Hook::Exit) || matches!(outcome, HitOutcome::TargetsFull)
 }
 
 /// Brings a counter to a count that was kept elsewhere.

@@ -116,7 +116,7 @@ impl Metric {
             Self::BrokenLinkRatio => "Broken links / (broken + linked) of an edge over the last 15 minutes.",
             Self::ExposureToClick => "Time from the exposure to the click that is linked to it.",
             Self::SkippedHits => {
-                "Calls of a hook that the kernel did not make, by hook: see lost events, skipped."
+                "Calls of a hook that the kernel did not make, for any process of the machine, by hook."
             }
             Self::KernelHits => {
                 "Hits of the kernel side's hooks. For every probe, hit = the sum of the other outcomes."

@@ -206,7 +206,7 @@ runs the demo there, with each kind of hook. `exact` means that every count is w
 
 const FOOT: &str = "Before 5.15 a probe has no attach cookie; the tracer then knows it by the last twelve bits of its place,
 and refuses two that are alike. Where the kernel skips calls of a tracepoint (7.2 and later do, while another process is
-preempted in the midst of the same one), they are counted: `skipped` in [lost events](operations.md#lost-events).
+preempted in the midst of the same one), they are counted: [skipped hits](operations.md#lost-events).
 
 ## What there is to verify
 
