@@ -1,10 +1,11 @@
 //! A running daemon, and what it publishes.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, ExitStatus},
     time::Duration,
 };
 
@@ -27,13 +28,26 @@ impl Daemon {
     /// # Panics
     /// It does not start.
     pub fn start(scratch: &Path, services_and_join: &str) -> Self {
+        Self::start_with(scratch, services_and_join, &[])
+    }
+
+    /// As [`Self::start`], and writes every event to `recording`.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_recording(scratch: &Path, services_and_join: &str, recording: &Path) -> Self {
+        Self::start_with(scratch, services_and_join, &[OsStr::new("--record"), recording.as_os_str()])
+    }
+
+    fn start_with(scratch: &Path, services_and_join: &str, options: &[&OsStr]) -> Self {
         let address = free_address();
         let config = scratch.join("linktracer.yaml");
         fs::write(&config, format!("listen: {address}\n{services_and_join}"))
             .expect("the scratch folder is writable");
         let log = scratch.join("daemon.log");
         let file = File::create(&log).expect("the scratch folder is writable");
-        let child = Command::new(binary()).args(["run", "--config"]).arg(&config).stderr(file).spawn();
+        let mut command = Command::new(binary());
+        let child = command.args(["run", "--config"]).arg(&config).args(options).stderr(file).spawn();
         let mut daemon = Self { child: child.expect("the binary starts"), address, log };
         wait_for("the daemon answers", Duration::from_secs(30), || {
             if let Ok(Some(status)) = daemon.child.try_wait() {
@@ -83,17 +97,30 @@ impl Daemon {
         log
     }
 
+    /// Where it logs, for what it says at its end.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// It is not our child.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("is our child")
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics
     /// It is gone.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("is our child");
-    }
-
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     fn pid(&self) -> Pid {

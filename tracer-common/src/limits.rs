@@ -30,6 +30,10 @@ pub const MAX_TARGETS: u32 = 65_536;
 /// one that sockets of both families give it.
 pub const MAX_COLLECTORS: u32 = 1024;
 
+/// Places of probes that kernels without attach cookies can tell apart: the bytes of a page, for each of
+/// the two functions.
+pub const MAX_PLACES: u32 = 2 * 4096;
+
 /// Bytes of the ring buffer unless the configuration says otherwise: 16 MiB hold about 50,000 SDK
 /// calls, a second of drain pause at 50,000 calls a second.
 pub const DEFAULT_RING_BYTES: u32 = 16 * 1024 * 1024;

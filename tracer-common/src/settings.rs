@@ -1,6 +1,8 @@
 //! What the daemon tells the kernel side: offsets within kernel structures and tracepoint records,
 //! written before load, and the on/off switch.
 
+use crate::counters::Hook;
+
 /// Where fields stand, as this kernel's BTF and tracefs say. In bytes from the start of their
 /// structure or record.
 #[repr(C)]
@@ -170,4 +172,10 @@ pub const fn cookie_item_id(cookie: u64) -> Option<IdArgument> {
 /// The probe's number in an [`sdk_cookie`].
 pub const fn cookie_probe(cookie: u64) -> u32 {
     (cookie >> 32) as u32
+}
+
+/// What tells two probes of one hook apart where the kernel has no attach cookies: the last twelve bits
+/// of the place, which are the same in the file and in every process that maps it.
+pub const fn place_key(hook: Hook, place: u64) -> u32 {
+    (hook as u32) << 12 | (place & 0xfff) as u32
 }

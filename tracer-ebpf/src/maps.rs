@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counters::COUNTER_COUNT,
-    limits::{DEFAULT_RING_BYTES, MAX_COLLECTORS, MAX_TARGETS},
+    limits::{DEFAULT_RING_BYTES, MAX_COLLECTORS, MAX_PLACES, MAX_TARGETS},
     record::Peer,
     settings::Offsets,
     usdt::{MAX_USDT_SITES, UsdtIds},
@@ -32,6 +32,10 @@ pub static COLLECTORS: HashMap<Peer, u32> = HashMap::with_max_entries(MAX_COLLEC
 #[map]
 pub static USDT_SITES: Array<UsdtIds> = Array::with_max_entries(MAX_USDT_SITES, 0);
 
+/// Cookies of probes by `place_key`, where the kernel has no attach cookies.
+#[map]
+pub static PLACES: HashMap<u32, u64> = HashMap::with_max_entries(MAX_PLACES, 0);
+
 /// One switch for all capture hooks, so that capture starts and ends everywhere at one instant.
 #[map]
 pub static SWITCH: Array<u32> = Array::with_max_entries(1, 0);
@@ -43,6 +47,17 @@ pub static OFFSETS: Offsets = Offsets::ZERO;
 /// Not 0 when there is any collector: only then is it looked where a send goes that is no message.
 #[unsafe(no_mangle)]
 pub static HAS_COLLECTORS: u32 = 0;
+
+/// Not 0 when the kernel has attach cookies. Where it has none, the verifier never sees the call.
+#[unsafe(no_mangle)]
+pub static HAS_COOKIES: u32 = 0;
+
+/// Whether a probe's cookie comes with it.
+#[inline(always)]
+pub fn has_cookies() -> bool {
+    // SAFETY: the static is initialised and aligned; volatile because the daemon sets it before load.
+    unsafe { core::ptr::read_volatile(&raw const HAS_COOKIES) != 0 }
+}
 
 /// Fill level of the ring in bytes at which the daemon is woken at once.
 #[unsafe(no_mangle)]

@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -16,8 +16,9 @@ use tracing_subscriber::{
 };
 
 use crate::{
+    attach::{self, Trial},
     build,
-    config::{Config, ConfigError, HookChoice},
+    config::{Config, ConfigError, DEFAULT_BTF, HookChoice},
     demo, preflight, replay, run, symbols,
 };
 
@@ -45,6 +46,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Show which functions of a program could be probed, at which place, and why there.
     Symbols(SymbolsArgs),
+    /// Have this kernel verify every program of the kernel side, and print what there was to verify.
+    Programs,
     /// Trace a small service with faults of known number, and show the truth beside what was measured.
     Demo(demo::DemoArgs),
 }
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
                 symbols::describe(&args.binary, args.pattern.as_deref(), &mut io::stdout().lock());
             described.map(|()| true).map_err(|error| Failure::Failed(error.into()))
         }
+        Command::Programs => programs().map_err(Failure::Failed),
         Command::Demo(args) => {
             let mut out = io::stdout();
             demo::run(args, tracer_common::limits::MAX_ID_LEN, &mut out).map_err(Failure::Failed)
@@ -174,6 +178,25 @@ fn check(config: &Config) -> anyhow::Result<bool> {
         count => writeln!(out, "{count} of {} checks failed: tracing cannot work here yet", checks.len())?,
     }
     Ok(failed == 0)
+}
+
+/// Prints one line for each program: its name and the number of instructions that the verifier went through,
+/// `?` where the kernel does not tell, or its refusal. A refusal is no failure: there are programs that only
+/// newer kernels take, with others to stand in for them.
+fn programs() -> anyhow::Result<bool> {
+    let offsets = preflight::layout::read(Path::new(DEFAULT_BTF))?;
+    let mut out = io::stdout().lock();
+    for Trial { program, verified } in attach::try_each(offsets)? {
+        match verified {
+            Ok(Some(count)) => writeln!(out, "{program} {count}")?,
+            Ok(None) => writeln!(out, "{program} ?")?,
+            Err(error) => {
+                let text = error.to_string();
+                writeln!(out, "{program} refused: {}", text.lines().next().unwrap_or_default())?;
+            }
+        }
+    }
+    Ok(true)
 }
 
 fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {

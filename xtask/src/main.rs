@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `deploy`, `bench`, `test`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `fuzz`, `soak`, `lint`, `deploy`, `bench`, `test`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
@@ -10,12 +10,14 @@ mod cargo;
 mod command;
 mod demo;
 mod deploy;
+mod fuzz;
 #[path = "../../tracer-user/build/kernel_side.rs"]
 #[expect(dead_code, reason = "shared with the build script, which uses the rest")]
 mod kernel_side;
 mod lint;
 mod machine;
 mod setup;
+mod soak;
 mod test;
 mod vm;
 
@@ -38,10 +40,14 @@ enum Task {
     Demo(demo::Arguments),
     /// Run the demo in a virtual machine, on another kernel
     Vm(vm::Arguments),
+    /// Try every reader of foreign bytes on inputs that are made up
+    Fuzz(fuzz::Arguments),
     /// Formatting and lints, of both sides
     Lint,
     /// Check the Helm chart against Kubernetes' schemas, and the kustomize base against the chart
     Deploy(deploy::Arguments),
+    /// Trace processes and ids that come and go, for minutes or hours
+    Soak(soak::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
     /// Measure how fast it is; the figures in docs/performance.md come from here
@@ -53,8 +59,10 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => demo::main(&arguments).map(|never| match never {}),
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(arguments) => fuzz::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
         Task::Deploy(arguments) => deploy::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Soak(arguments) => soak::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
         Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),
     };

@@ -12,14 +12,11 @@ use anyhow::{Result, bail};
 use crate::{
     cargo,
     command::visibly,
-    deploy, lint,
+    deploy, fuzz, lint,
     machine::Machine,
     setup::{self, NGINX, PROMETHEUS, Purpose, short},
     vm,
 };
-
-/// Tells the end-to-end tests which binary to run: they are in another package, which cargo does not tell.
-const BINARY_VARIABLE: &str = "LINKTRACER_BIN";
 
 /// Names a Go toolchain to the tests that build Go programs.
 const GO_VARIABLE: &str = "LINKTRACER_GO";
@@ -146,8 +143,10 @@ fn run(machine: &Machine, arguments: &Arguments) -> Stages {
     }
     stages.run("deploy", ready, || deploy::run(machine, false));
     stages.run("tests", built, || cargo_test(machine, arguments));
+    stages.run("fuzz", built, || fuzz::briefly(machine));
     if !arguments.native_only {
-        stages.run("vm 6.1", built, || vm::demo_everywhere(machine, vm::kernel::DEFAULT));
+        stages.run("vm 6.1", built, || vm::check(machine, vm::kernel::DEFAULT));
+        stages.run("vm newest", built, || vm::check(machine, vm::kernel::NEWEST));
     }
     stages
 }
@@ -170,7 +169,7 @@ fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {
     if arguments.long {
         test.env(LONG_VARIABLE, "1");
     }
-    test.env(BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
+    test.env(cargo::BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
     if !arguments.unit_only {
         test.env(GO_VARIABLE, setup::go_binary(machine)).env(GO_REQUIRED_VARIABLE, "1");
     }

@@ -4,7 +4,10 @@
 //! [`Kernel::set_capture`]. What is attached to is decided elsewhere (`discover`, `symbols`).
 
 mod hooks;
+mod programs;
 mod sdk;
+#[cfg(test)]
+mod stack;
 mod usdt;
 
 use std::{
@@ -24,8 +27,10 @@ use tracer_common::{
     usdt::MAX_USDT_SITES,
 };
 
+use self::programs::LoadedPrograms;
 pub use self::{
     hooks::{AttachedHook, HookKind},
+    programs::{Trial, try_each},
     sdk::{SdkFunction, SdkPlace, SdkSite},
     usdt::UsdtPlace,
 };
@@ -59,6 +64,18 @@ pub enum AttachError {
         reasons: String,
         /// What to do.
         remedy: &'static str,
+    },
+    /// Without attach cookies, two probes look alike to the kernel side.
+    #[error(
+        "cannot attach to {file} at offset {offset:#x}: this kernel has no attach cookies (5.15 and later do), and \
+         another function, or one of another service, is traced at the same place within a page\n  remedy: a newer \
+         kernel, or trace only one of the two"
+    )]
+    SamePlace {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
     },
     /// A probe on an SDK function was refused.
     #[error("cannot attach to {file} at offset {offset:#x}: {error}")]
@@ -143,18 +160,9 @@ impl Kernel {
     /// # Errors
     /// See [`AttachError`]; nothing stays attached.
     pub fn load(settings: &Settings) -> Result<(Self, Channels), AttachError> {
-        let wakeup_bytes = u64::from(settings.ring_bytes) / WAKEUP_FILL_DIVISOR;
-        let log_level: u8 = if settings.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
-        let has_collectors = u32::from(!settings.collectors.is_empty());
-        let mut ebpf = EbpfLoader::new()
-            .override_global("OFFSETS", &settings.offsets, true)
-            .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
-            .override_global("HAS_COLLECTORS", &has_collectors, true)
-            .override_global(aya_log::LEVEL, &log_level, true)
-            .map_max_entries("EVENTS", settings.ring_bytes)
-            .load(OBJECT)?;
+        let mut ebpf = load_object(settings)?;
         let ring = take(&mut ebpf, "EVENTS")?;
-        let counters = Counters { map: take(&mut ebpf, "COUNTERS")? };
+        let counters = take(&mut ebpf, "COUNTERS")?;
         let targets = take(&mut ebpf, "TARGETS")?;
         let switch = take(&mut ebpf, "SWITCH")?;
         let mut collectors: HashMap<MapData, Peer, u32> = take(&mut ebpf, "COLLECTORS")?;
@@ -163,8 +171,10 @@ impl Kernel {
         }
         let kernel_log = settings.kernel_log.then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
         let hooks = hooks::attach_all(&mut ebpf, settings.hooks)?;
-        let sdk = sdk::SdkProbes::load(&mut ebpf)?;
+        let places = (!has_cookies()).then(|| take(&mut ebpf, "PLACES")).transpose()?;
+        let sdk = sdk::SdkProbes::load(&mut ebpf, places)?;
         let usdt = usdt::UsdtProbes::new(take(&mut ebpf, "USDT_SITES")?, sdk.sleepable());
+        let counters = Counters { map: counters, programs: LoadedPrograms::of(&ebpf) };
         let kernel = Self { ebpf, hooks, sdk, usdt, targets, switch, kernel_log };
         Ok((kernel, Channels { ring, counters }))
     }
@@ -228,6 +238,26 @@ impl Kernel {
     }
 }
 
+/// Creates the maps and makes the programs ready to be loaded one by one.
+fn load_object(settings: &Settings) -> Result<Ebpf, AttachError> {
+    let wakeup_bytes = u64::from(settings.ring_bytes) / WAKEUP_FILL_DIVISOR;
+    let log_level: u8 = if settings.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
+    let has_collectors = u32::from(!settings.collectors.is_empty());
+    Ok(EbpfLoader::new()
+        .override_global("OFFSETS", &settings.offsets, true)
+        .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
+        .override_global("HAS_COLLECTORS", &has_collectors, true)
+        .override_global("HAS_COOKIES", &u32::from(has_cookies()), true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries("EVENTS", settings.ring_bytes)
+        .load(OBJECT)?)
+}
+
+/// Does the kernel hand a cookie to the programs of a probe? Found by loading a program that asks for one.
+fn has_cookies() -> bool {
+    aya::features().bpf_cookie()
+}
+
 /// The forms in which a socket can give this address as its other end.
 fn peers(address: SocketAddr) -> Vec<Peer> {
     let peer = |family, address| Peer { family, port_be: 0, padding: 0, address };
@@ -254,6 +284,7 @@ where
 /// The kernel side's counters.
 pub struct Counters {
     map: PerCpuArray<MapData, u64>,
+    programs: LoadedPrograms,
 }
 
 impl Counters {
@@ -264,5 +295,10 @@ impl Counters {
     pub fn read(&self, hook: Hook, outcome: HitOutcome) -> Result<u64, aya::maps::MapError> {
         let values = self.map.get(&counter_index(hook, outcome), 0)?;
         Ok(values.iter().sum())
+    }
+
+    /// How often the kernel did not run the hook at all, where it tells.
+    pub fn skipped(&self, hook: Hook) -> u64 {
+        self.programs.skipped(hook)
     }
 }

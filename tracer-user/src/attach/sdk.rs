@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use aya::{
     Ebpf,
+    maps::{HashMap, MapData},
     programs::{
         ProgramError, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
 };
-use tracer_common::settings::sdk_cookie;
+use tracer_common::{
+    counters::Hook,
+    settings::{place_key, sdk_cookie},
+};
 
 use super::{AttachError, usdt::UsdtPlace};
 use crate::config::IdArguments;
@@ -29,6 +33,13 @@ impl SdkFunction {
         match self {
             Self::Exposure => "exposure",
             Self::Click => "click",
+        }
+    }
+
+    const fn hook(self) -> Hook {
+        match self {
+            Self::Exposure => Hook::Exposure,
+            Self::Click => Hook::Click,
         }
     }
 
@@ -67,11 +78,17 @@ pub enum SdkPlace {
 /// The loaded programs and what they are attached to.
 pub(super) struct SdkProbes {
     sleepable: bool,
+    /// Where the kernel has no attach cookies: the cookie of each place.
+    places: Option<HashMap<MapData, u32, u64>>,
 }
 
 impl SdkProbes {
-    /// Loads the programs: the sleepable ones where the kernel takes them.
-    pub(super) fn load(ebpf: &mut Ebpf) -> Result<Self, AttachError> {
+    /// Loads the programs: the sleepable ones where the kernel takes them. `places` is there when the
+    /// kernel has no attach cookies.
+    pub(super) fn load(
+        ebpf: &mut Ebpf,
+        places: Option<HashMap<MapData, u32, u64>>,
+    ) -> Result<Self, AttachError> {
         let functions = [SdkFunction::Exposure, SdkFunction::Click];
         let sleepable = functions.iter().all(|function| {
             let loaded = program(ebpf, function.programs()[0]).and_then(UProbe::load);
@@ -91,7 +108,7 @@ impl SdkProbes {
                 })?;
             }
         }
-        Ok(Self { sleepable })
+        Ok(Self { sleepable, places })
     }
 
     pub(super) const fn sleepable(&self) -> bool {
@@ -99,7 +116,7 @@ impl SdkProbes {
     }
 
     pub(super) fn attach(
-        &self,
+        &mut self,
         ebpf: &mut Ebpf,
         site: &SdkSite,
         ids: IdArguments,
@@ -107,11 +124,34 @@ impl SdkProbes {
         let name = site.function.programs()[usize::from(!self.sleepable)];
         let location = UProbeAttachLocation::AbsoluteOffset(site.file_offset);
         let cookie = sdk_cookie(ids.request_id, ids.item_id, site.probe);
-        let point = UProbeAttachPoint { location, cookie: Some(cookie) };
+        let cookie = match &mut self.places {
+            Some(places) => {
+                note_place(places, site, cookie)?;
+                None
+            }
+            None => Some(cookie),
+        };
+        let point = UProbeAttachPoint { location, cookie };
         program(ebpf, name)
             .and_then(|program| program.attach(point, &site.file, UProbeScope::AllProcesses))
             .map(drop)
             .map_err(|error| AttachError::Sdk { file: site.file.clone(), offset: site.file_offset, error })
+    }
+}
+
+/// Notes the cookie of a place, before anything is attached to it.
+fn note_place(
+    places: &mut HashMap<MapData, u32, u64>,
+    site: &SdkSite,
+    cookie: u64,
+) -> Result<(), AttachError> {
+    let key = place_key(site.function.hook(), site.file_offset);
+    match places.get(&key, 0) {
+        Ok(known) if known != cookie => {
+            Err(AttachError::SamePlace { file: site.file.clone(), offset: site.file_offset })
+        }
+        Ok(_) => Ok(()),
+        Err(_) => places.insert(key, cookie, 0).map_err(|error| AttachError::Map { name: "PLACES", error }),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Answers from what others keep up to date; decides nothing.
 
 use std::{
+    net::TcpListener,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -21,12 +22,12 @@ use axum::{
     routing::get,
 };
 use prometheus::{Encoder as _, Registry, TextEncoder};
-use tokio::{
-    net::TcpListener,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::page::{self, History, Reading, View};
+use super::{
+    page::{self, History, Reading, View},
+    server,
+};
 use crate::domain::Releases;
 
 /// The daemon is unhealthy when it has not looked at the ring for this long.
@@ -113,7 +114,7 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io::Resul
         }
     };
     tokio::select! {
-        result = axum::serve(listener, router(Arc::clone(&status))).into_future() => result,
+        result = server::serve(listener, router(Arc::clone(&status))) => result,
         () = minutes => Ok(()),
     }
 }

@@ -3,3 +3,4 @@
 pub mod http;
 pub mod page;
 pub mod recording;
+pub mod server;

@@ -6,6 +6,7 @@
 
 mod coverage;
 mod expected;
+mod privileges;
 mod publish;
 mod suspicion;
 mod worker;
@@ -75,6 +76,8 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
     let recording = options.record.as_deref().map(Recording::create).transpose()?;
 
+    // Files and the port are open by now, whoever they belong to.
+    privileges::keep_for_tracing().context("cannot give up capabilities")?;
     let (worker, status) = prepare(config, options, recording)?;
     let stop = Arc::new(AtomicBool::new(false));
     let (done, worker_done) = oneshot::channel();
@@ -90,6 +93,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
         })
         .context("cannot start the ingest thread")?;
 
+    privileges::keep_for_serving().context("cannot give up capabilities")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the HTTP server")?;
     let result = runtime.block_on(serve(listener, status, options.duration, &stop, worker_done));
@@ -189,11 +193,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let server = async {
         match listener {
-            Some(listener) => {
-                listener.set_nonblocking(true)?;
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                http::serve(listener, status).await
-            }
+            Some(listener) => http::serve(listener, status).await,
             None => std::future::pending().await,
         }
     };

@@ -17,6 +17,7 @@ pub struct KernelCollector {
     counters: Counters,
     received: IntCounterVec,
     hits: IntCounterVec,
+    skipped: IntCounterVec,
     lost: IntCounterVec,
     /// Two scrapes at a time must not both add what is new.
     turn: Mutex<()>,
@@ -32,8 +33,9 @@ impl KernelCollector {
             IntCounterVec::new(Opts::new(metric.name(), metric.help()), labels)
         };
         let hits = vector(Metric::KernelHits, &["probe", "outcome"])?;
+        let skipped = vector(Metric::SkippedHits, &["probe"])?;
         let lost = vector(Metric::LostEvents, &["reason"])?;
-        Ok(Self { counters, received, hits, lost, turn: Mutex::new(()) })
+        Ok(Self { counters, received, hits, skipped, lost, turn: Mutex::new(()) })
     }
 
     fn refresh(&self) {
@@ -45,6 +47,9 @@ impl KernelCollector {
                     Err(error) => tracing::warn!(%error, hook = hook.name(), "kernel counter cannot be read"),
                 }
             }
+        }
+        for hook in Hook::ALL {
+            raise(&self.skipped, &[hook.name()], self.counters.skipped(hook));
         }
         for (reason, count) in self.losses() {
             raise(&self.lost, &[reason], count);
@@ -94,6 +99,7 @@ fn raise(counters: &IntCounterVec, labels: &[&str], count: u64) {
 impl Collector for KernelCollector {
     fn desc(&self) -> Vec<&Desc> {
         let mut all = self.hits.desc();
+        all.extend(self.skipped.desc());
         all.extend(self.lost.desc());
         all
     }
@@ -102,6 +108,7 @@ impl Collector for KernelCollector {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.refresh();
         let mut families = self.hits.collect();
+        families.extend(self.skipped.collect());
         families.extend(self.lost.collect());
         families
     }

@@ -21,6 +21,8 @@ pub enum Metric {
     ExposureToClick,
     /// Hits of the kernel side's hooks.
     KernelHits,
+    /// Hooks that the kernel did not run.
+    SkippedHits,
     /// Records received from the kernel side.
     ReceivedRecords,
     /// What was lost.
@@ -69,6 +71,7 @@ impl Metric {
         Self::BrokenLinkRatio,
         Self::ExposureToClick,
         Self::KernelHits,
+        Self::SkippedHits,
         Self::ReceivedRecords,
         Self::LostEvents,
         Self::Pending,
@@ -100,6 +103,7 @@ impl Metric {
             Self::BrokenLinkRatio => "linktracer_broken_link_ratio",
             Self::ExposureToClick => "linktracer_exposure_to_click_seconds",
             Self::KernelHits => "linktracer_kernel_hits_total",
+            Self::SkippedHits => "linktracer_skipped_hits_total",
             Self::ReceivedRecords => "linktracer_received_records_total",
             Self::LostEvents => "linktracer_lost_events_total",
             Self::Pending => "linktracer_pending",
@@ -135,6 +139,9 @@ impl Metric {
             Self::Requests => "New requests judged: exposed, unexposed or without an id.",
             Self::BrokenLinkRatio => "Broken links / (broken + linked) of an edge over the last 15 minutes.",
             Self::ExposureToClick => "Time from the exposure to the click that is linked to it.",
+            Self::SkippedHits => {
+                "Calls of a hook that the kernel did not make, for any process of the machine, by hook."
+            }
             Self::KernelHits => {
                 "Hits of the kernel side's hooks. For every probe, hit = the sum of the other outcomes."
             }

@@ -5,6 +5,7 @@
 
 mod apt;
 mod linker;
+mod lists;
 mod mounts;
 mod steps;
 mod toolchain;
@@ -18,6 +19,7 @@ use anyhow::{Result, bail};
 
 pub(crate) use self::{
     apt::fetch_into,
+    lists::OtherLists,
     steps::{NGINX, PROMETHEUS, Step, busybox, chart_checkers, extracted, go_binary, node_folder},
 };
 use crate::machine::Machine;
@@ -33,6 +35,9 @@ pub(crate) enum Purpose {
     Test,
     /// Compile, and trace in virtual machines
     Vm,
+    /// Compile, try readers on inputs that are made up
+    #[value(skip)]
+    Fuzz,
     /// Compile, trace on this machine, check metrics
     #[value(skip)]
     Native,

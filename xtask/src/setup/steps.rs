@@ -78,6 +78,9 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
     if !matches!(purpose, Purpose::GuestOnly | Purpose::Deploy) {
         steps.extend([c_compiler(), kernel_toolchain(), bpf_linker()]);
     }
+    if purpose == Purpose::Fuzz {
+        steps.extend([cpp_compiler(), new_go()]);
+    }
     if matches!(purpose, Purpose::Deploy | Purpose::Native | Purpose::Test) {
         steps.push(chart_checkers_step());
     }
@@ -100,6 +103,9 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
     }
     if matches!(purpose, Purpose::Vm | Purpose::GuestOnly | Purpose::Test) {
         steps.extend([qemu(), static_busybox(), default_kernel()]);
+    }
+    if purpose == Purpose::Test {
+        steps.push(newest_kernel());
     }
     steps
 }
@@ -443,6 +449,20 @@ fn default_kernel() -> Step {
         is_there: |machine| vm::kernel::cached(machine, vm::kernel::DEFAULT).is_some(),
         install: |machine| {
             vm::kernel::fetch(machine, vm::kernel::DEFAULT)
+                .map(|kernel| format!("extracted {}", kernel.origin))
+        },
+        by_hand: ByHand::Commands("any kernel image works: cargo xtask vm --kernel PATH/TO/VMLINUZ"),
+    }
+}
+
+fn newest_kernel() -> Step {
+    Step {
+        name: "Debian's newest kernel for virtual machines",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| vm::kernel::cached(machine, vm::kernel::NEWEST).is_some(),
+        install: |machine| {
+            vm::kernel::fetch(machine, vm::kernel::NEWEST)
                 .map(|kernel| format!("extracted {}", kernel.origin))
         },
         by_hand: ByHand::Commands("any kernel image works: cargo xtask vm --kernel PATH/TO/VMLINUZ"),
