@@ -43,8 +43,6 @@ enum Task {
     Bench(bench::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
-    /// Measure the join on one core: speed, memory and steps, beside a plain join
-    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,7 +53,6 @@ fn main() -> ExitCode {
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
-        Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: how fast it is, as whole processes in release builds.
 
+mod join;
 mod recording;
 mod replay;
 
@@ -16,6 +17,8 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// The join from memory on one core: speed, memory and steps, beside a plain join of the same events
+    Join(join::Arguments),
     /// `linktracer replay` of a large recording, beside a plain program of one thread that does the same
     Replay(replay::Arguments),
 }
@@ -23,6 +26,7 @@ enum What {
 pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     let machine = Machine::look();
     match &arguments.what {
+        What::Join(arguments) => join::main(&machine, arguments),
         What::Replay(arguments) => replay::main(&machine, arguments),
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the tables of docs/performance.md about the join.
+//! `cargo xtask bench join`: the tables of docs/performance.md about the join.
 
 use std::fs;
 
@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::{cargo, command::visibly, machine::Machine};
 
 const PACKAGE: &str = "bench";
+const BINARY: &str = "bench";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -15,11 +16,12 @@ pub(crate) struct Arguments {
     options: Vec<String>,
 }
 
-pub(crate) fn main(arguments: &Arguments) -> Result<()> {
+pub(crate) fn main(machine: &Machine, arguments: &Arguments) -> Result<()> {
     println!("{}\n", machine_line());
     // With the profile that is shipped.
-    let mut run = cargo::plain(&Machine::look(), "run");
-    visibly(run.args(["--release", "--quiet", "--package", PACKAGE, "--"]).args(&arguments.options))
+    let mut run = cargo::plain(machine, "run");
+    run.args(["--release", "--quiet", "--package", PACKAGE, "--bin", BINARY, "--"]);
+    visibly(run.args(&arguments.options))
 }
 
 /// What the figures depend on.
