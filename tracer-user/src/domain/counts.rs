@@ -3,12 +3,12 @@
 use std::ops::{Index, IndexMut};
 
 use serde::ser::SerializeStruct;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use super::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
 
 /// One number per kind of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct KindCounts {
     /// Requests.
     pub request: u64,

@@ -392,7 +392,7 @@ impl Engine {
         }
     }
 
-    fn place_of(&self, request: RequestPrint) -> Option<Place> {
+    pub(super) fn place_of(&self, request: RequestPrint) -> Option<Place> {
         self.index.find(request, |place| match place {
             Place::Packed(handle) => self.arena.request_of(handle) == request,
             Place::Open(number) => {

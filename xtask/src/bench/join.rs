@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::{cargo, command::visibly, machine::Machine};
 
 const PACKAGE: &str = "bench";
+const BINARY: &str = "bench";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -20,7 +21,8 @@ pub(super) fn main(machine: &Machine, arguments: &Arguments) -> Result<()> {
     println!("{}\n", machine_line());
     // With the profile that is shipped.
     let mut run = cargo::plain(machine, "run");
-    visibly(run.args(["--release", "--quiet", "--package", PACKAGE, "--"]).args(&arguments.options))
+    run.args(["--release", "--quiet", "--package", PACKAGE, "--bin", BINARY, "--"]);
+    visibly(run.args(&arguments.options))
 }
 
 /// What the figures depend on.
