@@ -249,7 +249,7 @@ impl Coverage {
         &self.services[service].name
     }
 
-    /// Attaches to a file unless that was done. True when the probe is new.
+    /// Attaches to a file unless that was done, or the file is gone. True when the probe is new.
     fn attach(
         &mut self,
         kernel: &mut Kernel,
@@ -269,6 +269,14 @@ impl Coverage {
             }
             Err(error) => (None, Err(SiteError::File(error))),
         };
+        // The way to a file leads through a process, which may have ended meanwhile. Another one of the same file is
+        // another way, so nothing is noted of this one.
+        if let Err(error) = &result
+            && !file.exists()
+        {
+            tracing::debug!(%error, file = %file.display(), "a file went away with its process");
+            return Ok(false);
+        }
         let result = result.map_err(|error| {
             tracing::error!(%error, probe = probe.place, "a probe cannot be put in place");
             metrics.attach_errors.with_label_values(&[error.reason()]).inc();
