@@ -157,7 +157,14 @@ fn build(machine: &Machine, arguments: &Arguments) -> Result<()> {
     if arguments.unit_only {
         return Ok(());
     }
-    visibly(cargo::cargo(machine, "build").args(["--package", "rustservice"]))
+    // Together with the daemon's package, so that what both are made of is the same.
+    visibly(cargo::cargo(machine, "build").args([
+        "--package",
+        "tracer-user",
+        "--package",
+        "rustservice",
+        "--bins",
+    ]))
 }
 
 fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {

@@ -355,7 +355,8 @@ impl Coverage {
                 tracing::info!(function, %target, places, %file, "attached");
                 Ok(InPlace { since_ns: clock.now_ns(), places })
             }
-            Err(error) if error.is_passing() => {
+            // The way to a file leads through a process, which may have ended meanwhile.
+            Err(error) if error.is_passing() || !file.exists() => {
                 return Err(failure(error.to_string(), error.reason(), true, true));
             }
             Err(error) => Err(failure(error.to_string(), error.reason(), false, true)),

@@ -348,7 +348,7 @@ fn is_node_20() -> bool {
 fn java() -> Step {
     Step {
         name: "Java 17",
-        doing: "installing (about 20 s)",
+        doing: "installing",
         needs_root: true,
         is_there: |_| find_program("javac").is_some(),
         install: |machine| {
