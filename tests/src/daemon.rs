@@ -1,6 +1,7 @@
 //! A running daemon, and what it publishes.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -27,13 +28,24 @@ impl Daemon {
     /// # Panics
     /// It does not start.
     pub fn start(scratch: &Path, services_and_join: &str) -> Self {
+        Self::start_within(&[], scratch, services_and_join)
+    }
+
+    /// As [`Self::start`], by a command line that ends with executing the one that is added to it.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_within(wrapper: &[&str], scratch: &Path, services_and_join: &str) -> Self {
         let address = free_address();
         let config = scratch.join("linktracer.yaml");
         fs::write(&config, format!("listen: {address}\n{services_and_join}"))
             .expect("the scratch folder is writable");
         let log = scratch.join("daemon.log");
         let file = File::create(&log).expect("the scratch folder is writable");
-        let child = Command::new(binary()).args(["run", "--config"]).arg(&config).stderr(file).spawn();
+        let binary = binary();
+        let mut words = wrapper.iter().map(OsStr::new).chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the binary at least"));
+        let child = command.args(words).args(["run", "--config"]).arg(&config).stderr(file).spawn();
         let mut daemon = Self { child: child.expect("the binary starts"), address, log };
         wait_for("the daemon answers", Duration::from_secs(30), || {
             if let Ok(Some(status)) = daemon.child.try_wait() {

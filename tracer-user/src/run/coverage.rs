@@ -13,7 +13,7 @@ use tracer_common::counters::Hook;
 use crate::{
     attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkSite},
     config::{SdkProbe, Service},
-    discover::{self, Processes},
+    discover::{self, Collectors, Processes},
     domain::Kind,
     export::http::ProbeState,
     ingest::clock::Clock,
@@ -76,6 +76,8 @@ pub(super) struct Coverage {
     /// Each place looked at once: in place, or why not.
     sites: HashMap<SiteKey, Result<(), String>>,
     expected: Vec<Expected>,
+    /// For each service what is missing because names of collectors have no address.
+    unknown_names: Vec<Option<String>>,
 }
 
 /// Why a place has no probe.
@@ -108,7 +110,8 @@ impl SiteError {
 impl Coverage {
     pub(super) fn new(services: Arc<[Service]>, hooks: &[AttachedHook]) -> Self {
         let hooks = hooks.iter().map(|attached| attached.hook).collect();
-        Self { services, hooks, sites: HashMap::new(), expected: Vec::new() }
+        let unknown_names = vec![None; services.len()];
+        Self { services, hooks, sites: HashMap::new(), expected: Vec::new(), unknown_names }
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
@@ -173,6 +176,14 @@ impl Coverage {
         Ok(())
     }
 
+    /// Takes which names of collectors have no address.
+    pub(super) fn set_unknown_names(&mut self, collectors: &Collectors) {
+        for (service, missing) in self.unknown_names.iter_mut().enumerate() {
+            let names = collectors.unknown_names(service);
+            *missing = (!names.is_empty()).then(|| format!("no address is known of {}", names.join(", ")));
+        }
+    }
+
     /// From `now_ns` on everything is known; what reaches further back may have been missed.
     #[expect(clippy::unused_self, reason = "coverage is what moves")]
     pub(super) fn move_horizon(&self, reason: &str, now_ns: u64, join: &mut Join, metrics: &Metrics) {
@@ -203,7 +214,8 @@ impl Coverage {
                 state(function.name(), self.sdk_missing(index, function, probe));
             }
             if service.report.is_some() {
-                state("report", self.hooks_missing(&[Hook::Connect]));
+                let hooks = self.hooks_missing(&[Hook::Connect]);
+                state("report", hooks.or_else(|| self.unknown_names[index].clone()));
             }
         }
         states

@@ -31,6 +31,10 @@ pub struct Metrics {
     pub registry: Registry,
     /// Records received, by hook and what they were.
     pub received: IntCounterVec,
+    /// What records told beside the first thing, by hook.
+    pub further: IntCounterVec,
+    /// Look-ups of collectors' names, by name and outcome.
+    pub lookups: IntCounterVec,
     /// Probes in place.
     pub attached: IntGaugeVec,
     /// Processes that are traced.
@@ -87,6 +91,8 @@ impl Metrics {
         registry.register(Box::new(delay.clone()))?;
         let metrics = Self {
             received: counters(Metric::ReceivedRecords, &["probe", "outcome"])?,
+            further: counters(Metric::FurtherMessages, &["probe"])?,
+            lookups: counters(Metric::CollectorLookups, &["name", "outcome"])?,
             attached: int_gauges(Metric::AttachedProbes, &["service", "hook"])?,
             processes: int_gauges(Metric::TargetProcesses, &["service"])?,
             attach_errors: counters(Metric::AttachErrors, &["reason"])?,
@@ -122,6 +128,7 @@ impl Metrics {
             }
         }
         for hook in Hook::ALL {
+            self.further.with_label_values(&[hook.name()]);
             for outcome in Reason::ALL.iter().map(|reason| reason.name()) {
                 self.received.with_label_values(&[hook.name(), outcome]);
             }
@@ -192,6 +199,11 @@ impl Metrics {
         for (table, count) in pending.tables() {
             self.pending.with_label_values(&[table]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Publishes how many connections are remembered.
+    pub fn set_streams(&self, count: usize) {
+        self.pending.with_label_values(&["connections"]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Publishes how far the watermark is behind, in nanoseconds.

@@ -23,6 +23,8 @@ pub enum Metric {
     KernelHits,
     /// Records received from the kernel side.
     ReceivedRecords,
+    /// What records told beside the first thing.
+    FurtherMessages,
     /// What was lost.
     LostEvents,
     /// What waits in the join.
@@ -37,6 +39,8 @@ pub enum Metric {
     TargetProcesses,
     /// Probes that could not be put in place.
     AttachErrors,
+    /// Look-ups of collectors' names.
+    CollectorLookups,
     /// How far the watermark is behind the clock.
     WatermarkLag,
     /// How far the system clock was stepped.
@@ -47,7 +51,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -58,6 +62,7 @@ impl Metric {
         Self::ExposureToClick,
         Self::KernelHits,
         Self::ReceivedRecords,
+        Self::FurtherMessages,
         Self::LostEvents,
         Self::Pending,
         Self::CoverageHorizon,
@@ -65,6 +70,7 @@ impl Metric {
         Self::AttachedProbes,
         Self::TargetProcesses,
         Self::AttachErrors,
+        Self::CollectorLookups,
         Self::WatermarkLag,
         Self::ClockStep,
         Self::BuildInfo,
@@ -83,6 +89,7 @@ impl Metric {
             Self::ExposureToClick => "linktracer_exposure_to_click_seconds",
             Self::KernelHits => "linktracer_kernel_hits_total",
             Self::ReceivedRecords => "linktracer_received_records_total",
+            Self::FurtherMessages => "linktracer_further_messages_total",
             Self::LostEvents => "linktracer_lost_events_total",
             Self::Pending => "linktracer_pending",
             Self::CoverageHorizon => "linktracer_coverage_horizon_timestamp_seconds",
@@ -90,6 +97,7 @@ impl Metric {
             Self::AttachedProbes => "linktracer_attached_probes",
             Self::TargetProcesses => "linktracer_target_processes",
             Self::AttachErrors => "linktracer_attach_errors_total",
+            Self::CollectorLookups => "linktracer_collector_lookups_total",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::BuildInfo => "linktracer_build_info",
@@ -115,6 +123,9 @@ impl Metric {
                 "Hits of the kernel side's hooks. For every probe, hit = the sum of the other outcomes."
             }
             Self::ReceivedRecords => "Records received from the kernel side, by hook and what they were.",
+            Self::FurtherMessages => {
+                "Messages told beside the first of a record (several in one send), or given up without one."
+            }
             Self::LostEvents => "What the tracer saw but could not keep, by reason.",
             Self::Pending => "What waits in the join, by table.",
             Self::CoverageHorizon => {
@@ -124,6 +135,7 @@ impl Metric {
             Self::AttachedProbes => "Probes in place, by service and hook.",
             Self::TargetProcesses => "Processes that are traced, by service.",
             Self::AttachErrors => "Probes that could not be put in place, by reason.",
+            Self::CollectorLookups => "Look-ups of collectors' names, by name and outcome.",
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
             Self::ClockStep => {
                 "How far the system clock was stepped since the start; events are not moved by it."
