@@ -143,10 +143,7 @@ fn a_name_that_is_not_known_yet_is_asked_for_again() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let hosts: PathBuf = scratch.path().join("hosts");
     std::fs::write(&hosts, "127.0.0.1 localhost\n").expect("is writable");
-    let script = format!(
-        "mount --bind {} /etc/hosts && exec \"$@\"",
-        hosts.display()
-    );
+    let script = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
     let ports = [(); 4].map(|()| free_address().port());
     let probes = format!("    report: {{ to: [\"collector.test:{}\"] }}", ports[1]);
     let services = format!(
@@ -157,7 +154,8 @@ fn a_name_that_is_not_known_yet_is_asked_for_again() {
     let (status, text) = daemon.page("/readyz");
     assert_eq!(status, 503, "{text}");
     assert!(text.contains("no address is known of collector.test"), "{text}");
-    let lookups = |outcome: &str| daemon.metric("linktracer_collector_lookups_total", &[("outcome", outcome)]);
+    let lookups =
+        |outcome: &str| daemon.metric("linktracer_collector_lookups_total", &[("outcome", outcome)]);
     assert!(lookups("failed") >= 1.0, "{}", daemon.log());
 
     // Written in place: what is mounted is the file, not its name.

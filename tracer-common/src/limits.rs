@@ -27,7 +27,7 @@ pub const DEEP_PAYLOAD_LEN: usize = 16 * 1024;
 pub const HEADER_WINDOW_LEN: u32 = 8 * 1024;
 
 /// The same, where its body is of interest. A message that goes on past it without its id is counted.
-pub const BODY_WINDOW_LEN: u32 = DEEP_PAYLOAD_LEN as u32;
+pub const BODY_WINDOW_LEN: u32 = 16 * 1024;
 
 /// Connections on which a message can be waited for to go on. 16 Ki entries of 32 bytes; beyond them
 /// the one unused for longest is forgotten, and its message shows as one that was not finished.
@@ -56,4 +56,4 @@ pub const WAKEUP_FILL_DIVISOR: u64 = 4;
 
 const _: () = assert!(ID_BUFFER_LEN >= MAX_ID_LEN + 2 && ID_BUFFER_LEN.is_multiple_of(8));
 const _: () = assert!(SMALL_PAYLOAD_LEN < LARGE_PAYLOAD_LEN);
-const _: () = assert!(LARGE_PAYLOAD_LEN < DEEP_PAYLOAD_LEN);
+const _: () = assert!(LARGE_PAYLOAD_LEN < DEEP_PAYLOAD_LEN && DEEP_PAYLOAD_LEN == BODY_WINDOW_LEN as usize);

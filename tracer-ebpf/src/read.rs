@@ -28,7 +28,8 @@ pub fn kernel_or_zero<T: From<u8>>(base: u64, offset: usize) -> T {
     let mut value = T::from(0);
     let source = (base + offset as u64) as *const c_void;
     // SAFETY: the room has that size; the helper checks the source, and fills with zeros when it fails.
-    let _ = unsafe { generated::bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, source) };
+    let _ =
+        unsafe { generated::bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, source) };
     value
 }
 

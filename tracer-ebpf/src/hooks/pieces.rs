@@ -2,9 +2,7 @@
 
 use tracer_common::{
     counters::{HitOutcome, Hook},
-    limits::{
-        BODY_WINDOW_LEN, DEEP_PAYLOAD_LEN, LARGE_PAYLOAD_LEN, MAX_PIECES_PER_CALL, SMALL_PAYLOAD_LEN,
-    },
+    limits::{BODY_WINDOW_LEN, DEEP_PAYLOAD_LEN, LARGE_PAYLOAD_LEN, MAX_PIECES_PER_CALL, SMALL_PAYLOAD_LEN},
     record::{KIND_SEND, SEND_MORE, SEND_NEW, SendRecord},
 };
 

@@ -42,9 +42,11 @@ impl Network {
         let width: u8 = if address.is_ipv4() { 32 } else { 128 };
         let len = match len {
             None => width,
-            Some(len) => len.parse().ok().filter(|len| *len <= width).ok_or_else(|| {
-                format!("\"/{len}\" is no length of a network; 0 to {width} bits")
-            })?,
+            Some(len) => len
+                .parse()
+                .ok()
+                .filter(|len| *len <= width)
+                .ok_or_else(|| format!("\"/{len}\" is no length of a network; 0 to {width} bits"))?,
         };
         let network = Self { first: mapped(address), prefix_len: 128 - width + len };
         if network.first & !network.mask() != 0 {
@@ -87,7 +89,8 @@ fn mapped(address: IpAddr) -> u128 {
 impl Collector {
     /// Reads `10.0.0.7:443`, `10.0.0.0/8:443`, `[fd00::7]:443`, `[fd00::/8]:443` or `collector.example:443`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        const HOW: &str = "write it like `10.0.0.7:443`, `10.0.0.0/8:443`, `[fd00::7]:443` or `collector.example:443`";
+        const HOW: &str =
+            "write it like `10.0.0.7:443`, `10.0.0.0/8:443`, `[fd00::7]:443` or `collector.example:443`";
         let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("\"{text}\" has no port; {HOW}"))?;
         let port: u16 = port
             .parse()
@@ -100,7 +103,8 @@ impl Collector {
         if host.contains(':') {
             return Err(format!("\"{text}\": an IPv6 address stands in brackets; {HOW}"));
         }
-        let is_numeric = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_digit() || b"./".contains(&byte));
+        let is_numeric =
+            !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_digit() || b"./".contains(&byte));
         if is_numeric || host.contains('/') {
             return Network::parse(host).map(|network| Self::Network { network, port });
         }
@@ -179,6 +183,9 @@ mod tests {
     #[test]
     fn one_address_is_a_network_of_it_alone() {
         let network = Network::of_address(address("10.0.0.7"));
-        assert_eq!((network.prefix_len(), network.first_address().to_string().as_str()), (128, "::ffff:10.0.0.7"));
+        assert_eq!(
+            (network.prefix_len(), network.first_address().to_string().as_str()),
+            (128, "::ffff:10.0.0.7")
+        );
     }
 }

@@ -98,7 +98,9 @@ impl Collectors {
         known.extend(addresses.iter().map(|address| (*address, now)));
         known.retain(|_, answered| now.duration_since(*answered) < REMEMBER_FOR);
         while known.len() > MAX_ADDRESSES {
-            let Some(oldest) = known.iter().min_by_key(|(_, answered)| **answered).map(|(ip, _)| *ip) else { break };
+            let Some(oldest) = known.iter().min_by_key(|(_, answered)| **answered).map(|(ip, _)| *ip) else {
+                break;
+            };
             known.remove(&oldest);
         }
     }
@@ -201,7 +203,7 @@ mod tests {
     fn a_name_with_ever_new_addresses_stays_bounded() {
         let mut collectors = collectors("\"collector.example:443\"");
         let now = Instant::now();
-        for number in 0..=MAX_ADDRESSES as u32 {
+        for number in 0..=u32::try_from(MAX_ADDRESSES).expect("is small") {
             let address = IpAddr::from((0x0a00_0000 + number).to_be_bytes());
             collectors.learn("collector.example", &[address], now + Duration::from_secs(number.into()));
         }

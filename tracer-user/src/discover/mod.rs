@@ -6,8 +6,11 @@
 
 mod collectors;
 mod files;
+mod identity;
 mod labels;
 mod proc;
+mod release_file;
+mod releases;
 mod table;
 
 pub use collectors::{Answer, Collectors, resolve};

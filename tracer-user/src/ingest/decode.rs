@@ -114,9 +114,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         cookie: cursor.u64()?,
     };
     let body = match kind {
-        KIND_SEND => {
-            Body::Send(cursor.send()?)
-        }
+        KIND_SEND => Body::Send(cursor.send()?),
         KIND_SDK => {
             let request_id_len = cursor.u32()?;
             let item_id_len = cursor.u32()?;

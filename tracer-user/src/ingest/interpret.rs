@@ -161,7 +161,7 @@ impl Interpreter {
 
     /// Connections of which something is remembered.
     pub fn stream_count(&self) -> usize {
-        self.streams.len()
+        self.streams.count()
     }
 
     /// Forgets connections that are not used any more. Returns the hooks whose messages were waited
@@ -203,6 +203,7 @@ impl Interpreter {
         processes: &mut Processes,
         tell: &mut dyn FnMut(Reading),
     ) {
+        self.follow(head, processes);
         let Some(process) = processes.get(head.pid) else { return tell(Reading::Nothing(Reason::NotTraced)) };
         let Some(wanted) = &self.services[process.service].request else {
             return tell(Reading::Nothing(Reason::NotConfigured));
@@ -229,6 +230,7 @@ impl Interpreter {
         content: impl FnOnce(usize) -> Result<Content, Reason>,
     ) -> Reading {
         let head = &record.head;
+        self.follow(head, processes);
         let Some(process) = processes.get(head.pid) else { return Reading::Nothing(Reason::NotTraced) };
         // An SDK probe belongs to one service; a library that several share has a probe for each.
         if matches!(record.body, Body::Sdk { .. }) && cookie_probe(head.cookie) as usize != process.service {
@@ -237,18 +239,26 @@ impl Interpreter {
         self.reading(head, process, content(process.service))
     }
 
+    /// Looks again at what the process runs, when it is time to.
+    fn follow(&self, head: &Head, processes: &mut Processes) {
+        if processes.is_look_due(head.pid, self.clock.unix_ns(head.monotonic_ns)) {
+            processes.follow(head.pid, self.clock.now_ns(), self.clock.step_ns());
+        }
+    }
+
     fn reading(&self, head: &Head, process: &Process, content: Result<Content, Reason>) -> Reading {
         let Content { kind, request_id, item_id, peer } = match content {
             Ok(content) => content,
             Err(reason) => return Reading::Nothing(reason),
         };
+        let timestamp_ns = self.clock.unix_ns(head.monotonic_ns);
         Reading::Event(Event {
             kind,
-            timestamp_ns: self.clock.unix_ns(head.monotonic_ns),
+            timestamp_ns,
             source: Arc::clone(&self.source),
             pid: head.pid,
             tid: head.tid,
-            labels: Arc::clone(&process.labels),
+            labels: Arc::clone(process.labels_at(timestamp_ns)),
             request_id,
             item_id,
             peer: peer.map(|peer| peer.to_string().into()),
@@ -342,7 +352,7 @@ mod tests {
             new: true,
             more: false,
             received: 0,
-            piece_len: payload.len() as u32 + u32::from(cut),
+            piece_len: u32::try_from(payload.len()).expect("is short") + u32::from(cut),
             payload,
         })
     }

@@ -156,7 +156,7 @@ fn prepare(
         answers: answers.context("cannot start the thread that looks up names")?,
         collectors: BTreeSet::new(),
         readings: Vec::new(),
-        publisher: Publisher::new(metrics, Arc::clone(&status), clock),
+        publisher: Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source)),
         ring: channels.ring,
         source,
         kernel,

@@ -178,7 +178,9 @@ fn decoded(text: &[u8]) -> Vec<u8> {
         match (first, after) {
             (b'+', _) => decoded.push(b' '),
             (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                let digit = |byte: u8| (byte as char).to_digit(16).unwrap_or_default() as u8;
+                let digit = |byte: u8| {
+                    u8::try_from((byte as char).to_digit(16).unwrap_or_default()).unwrap_or_default()
+                };
                 decoded.push(digit(*high) << 4 | digit(*low));
                 rest = tail;
             }

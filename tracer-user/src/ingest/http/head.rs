@@ -17,8 +17,7 @@ pub(super) enum Framing {
 }
 
 /// First words of a request.
-const METHODS: [&[u8]; 8] =
-    [b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"PATCH", b"OPTIONS", b"CONNECT"];
+const METHODS: [&[u8]; 8] = [b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"PATCH", b"OPTIONS", b"CONNECT"];
 
 /// The headers of a message, as far as they were seen: whole lines after the start line.
 #[derive(Debug, Clone, Copy)]

@@ -133,7 +133,7 @@ impl Streams {
     }
 
     /// How many connections are remembered.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.table.len()
     }
 

@@ -46,7 +46,11 @@ fn the_value_is_found_in_any_case_without_white_space() {
     check(&header_probe(), "HTTP/1.1 204 No\r\nx-request-ID: \t r-1 \r\n\r\n", &[id("r-1")]);
     check(&header_probe(), "GET / HTTP/1.1\nHost: a\nX-Request-Id:r-1\n\n", &[id("r-1")]);
     check(&header_probe(), "HTTP/1.1 204 No\r\nX-Request-Id:\r\n\r\n", &[id("")]);
-    check(&header_probe(), "GET / HTTP/1.1\r\nNot-X-Request-Id: a\r\nX-Request-Id-2: b\r\n\r\n", &[Err(NoId::Absent)]);
+    check(
+        &header_probe(),
+        "GET / HTTP/1.1\r\nNot-X-Request-Id: a\r\nX-Request-Id-2: b\r\n\r\n",
+        &[Err(NoId::Absent)],
+    );
 }
 
 #[test]
@@ -61,7 +65,9 @@ fn a_body_that_looks_like_a_message_is_not_one() {
     );
     check(
         &header_probe(),
-        &format!("POST / HTTP/1.1\r\nX-Request-Id: r-1\r\nTransfer-Encoding: chunked\r\n\r\n{length:x};a=b\r\n{inner}\r\n0\r\nX-Request-Id: no\r\n\r\n{after}"),
+        &format!(
+            "POST / HTTP/1.1\r\nX-Request-Id: r-1\r\nTransfer-Encoding: chunked\r\n\r\n{length:x};a=b\r\n{inner}\r\n0\r\nX-Request-Id: no\r\n\r\n{after}"
+        ),
         &[id("r-1"), id("r-2")],
     );
     check(&header_probe(), &format!("HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\n\r\n{inner}"), &[id("r-1")]);
@@ -72,20 +78,39 @@ fn the_field_of_a_body_counts_where_the_header_is_not_there() {
     let body = r#"{"meta": {"id": "r-1"}}"#;
     let length = body.len();
     check(&body_probe(), &format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"), &[id("r-1")]);
-    check(&body_probe(), &format!("HTTP/1.1 200 OK\r\nX-Request-Id: h\r\nContent-Length: {length}\r\n\r\n{body}"), &[id("h")]);
+    check(
+        &body_probe(),
+        &format!("HTTP/1.1 200 OK\r\nX-Request-Id: h\r\nContent-Length: {length}\r\n\r\n{body}"),
+        &[id("h")],
+    );
     check(&body_probe(), &format!("HTTP/1.1 200 OK\r\n\r\n{body}"), &[id("r-1")]);
     let (first, second) = body.split_at(9);
     check(
         &body_probe(),
-        &format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", second.len()),
+        &format!(
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
+            second.len()
+        ),
         &[id("r-1")],
     );
     check(&body_probe(), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", &[Err(NoId::Absent)]);
     check(&body_probe(), "GET / HTTP/1.1\r\n\r\n", &[Err(NoId::Absent)]);
-    check(&body_probe(), "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n{}", &[Err(NoId::Absent)]);
-    check(&body_probe(), "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", &[Err(NoId::BodyEncoded)]);
+    check(
+        &body_probe(),
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\n{}",
+        &[Err(NoId::Absent)],
+    );
+    check(
+        &body_probe(),
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        &[Err(NoId::BodyEncoded)],
+    );
     let long = format!(r#"{{"meta": {{"id": "{}"}}}}"#, "x".repeat(129));
-    check(&body_probe(), &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{long}", long.len()), &[Err(NoId::IdTooLong)]);
+    check(
+        &body_probe(),
+        &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{long}", long.len()),
+        &[Err(NoId::IdTooLong)],
+    );
 }
 
 #[test]
@@ -100,15 +125,30 @@ fn a_direction_leaves_the_other_out() {
 fn of_a_traceparent_the_trace_id_counts() {
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let wanted = RequestProbe { header: Some("traceparent".to_owned()), ..header_probe() };
-    check(&wanted, &format!("GET / HTTP/1.1\r\nTraceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n"), &[id(trace)]);
-    for none in ["", "00", "00-short-00f067aa0ba902b7-01", &format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)), trace] {
+    check(
+        &wanted,
+        &format!("GET / HTTP/1.1\r\nTraceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n"),
+        &[id(trace)],
+    );
+    for none in [
+        "",
+        "00",
+        "00-short-00f067aa0ba902b7-01",
+        &format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+        trace,
+    ] {
         check(&wanted, &format!("GET / HTTP/1.1\r\ntraceparent: {none}\r\n\r\n"), &[id("")]);
     }
 }
 
 #[test]
 fn what_is_no_message_is_not_taken_for_one() {
-    for other in ["GETTY\r\nX-Request-Id: no\r\n\r\n", "GET /\r\nX-Request-Id: no\r\n\r\n", "HTTP/2 200\r\n\r\n", "HTTP/1.1 20\r\n\r\n"] {
+    for other in [
+        "GETTY\r\nX-Request-Id: no\r\n\r\n",
+        "GET /\r\nX-Request-Id: no\r\n\r\n",
+        "HTTP/2 200\r\n\r\n",
+        "HTTP/1.1 20\r\n\r\n",
+    ] {
         check(&header_probe(), other, &[]);
     }
 }
@@ -156,7 +196,7 @@ impl Connection {
             new: false,
             more: false,
             received,
-            piece_len: payload.len() as u32,
+            piece_len: length(payload.as_ref()),
             payload: &payload[..captured_len.min(payload.len())],
         };
         self.streams.take((0, &self.wanted), (7, Hook::Write, 0), &send, &mut self.told)
@@ -165,6 +205,11 @@ impl Connection {
     fn send(&mut self, position: u32, payload: &str) -> bool {
         self.send_cut(position, 0, payload.as_bytes(), payload.len())
     }
+}
+
+/// Length in bytes, as positions count.
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("is short")
 }
 
 const ONE: &str = "HTTP/1.1 204 No\r\nX-Request-Id: r-1\r\n\r\n";
@@ -178,7 +223,7 @@ fn a_piece_that_is_sent_again_counts_once() {
     assert!(!connection.send(start, ONE), "refused and repeated");
     // The first half of both went through at first, so the second half is sent again.
     let both = format!("{ONE}{TWO}");
-    let at = start.wrapping_add(ONE.len() as u32);
+    let at = start.wrapping_add(length(ONE.as_ref()));
     assert!(connection.send(at, &both));
     assert!(!connection.send(at.wrapping_add(50), &both[50..]));
     assert_eq!(connection.told, [id("r-1"), id("r-1"), id("r-2")]);
@@ -189,7 +234,7 @@ fn a_body_that_was_not_captured_is_skipped_by_its_length() {
     let mut connection = Connection::new(header_probe());
     let head = "HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\nContent-Length: 1000000\r\n\r\n";
     connection.send(5, head);
-    let body = 5 + head.len() as u32;
+    let body = 5 + length(head.as_ref());
     connection.send(body + 4000, TWO);
     assert_eq!(connection.told, [id("r-1")], "it is within the body");
     connection.send(body + 1_000_000, TWO);
@@ -211,7 +256,7 @@ fn after_bytes_that_nobody_saw_the_next_message_counts() {
 fn an_answer_to_head_has_no_body() {
     let mut connection = Connection::new(header_probe());
     let head = "HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\nContent-Length: 1000000\r\n\r\n";
-    let at = head.len() as u32;
+    let at = length(head.as_ref());
     connection.send_cut(0, 100, head.as_bytes(), head.len());
     // Nothing was read in between: a body.
     connection.send_cut(at, 100, TWO.as_bytes(), TWO.len());
@@ -248,7 +293,7 @@ fn a_connection_that_goes_silent_is_given_up_and_counted() {
     assert!(connection.streams.take_given_up().is_empty());
     connection.streams.forget_idle(&services, 60_000_000_000);
     assert_eq!(connection.streams.take_given_up(), [Hook::Write]);
-    assert_eq!(connection.streams.len(), 0);
+    assert_eq!(connection.streams.count(), 0);
 }
 
 // ---- Any stream, cut in any way.
@@ -298,13 +343,13 @@ proptest! {
         cuts.sort_unstable();
         let mut connection = Connection::new(body_probe());
         for pair in cuts.windows(2).filter(|pair| pair[0] < pair[1]) {
-            let position = start.wrapping_add(pair[0] as u32);
+            let position = start.wrapping_add(u32::try_from(pair[0]).expect("is short"));
             let piece = &stream[pair[0]..pair[1]];
             connection.send_cut(position, 0, piece, piece.len());
             if repeat {
                 // Sent whole at first and in part again, as after a write that was done in part.
                 let half = piece.len() / 2;
-                connection.send_cut(position.wrapping_add(half as u32), 0, &piece[half..], piece.len());
+                connection.send_cut(position.wrapping_add(u32::try_from(half).expect("is short")), 0, &piece[half..], piece.len());
             }
         }
         prop_assert_eq!(connection.told, expected);
@@ -340,7 +385,7 @@ proptest! {
         for (step, payload, captured) in pieces {
             position = if step % 4 == 0 { position.wrapping_add(u32::from(step)) } else { position };
             connection.send_cut(position, u32::from(captured), &payload, usize::from(captured));
-            position = position.wrapping_add(payload.len() as u32);
+            position = position.wrapping_add(length(payload.as_ref()));
         }
     }
 }
