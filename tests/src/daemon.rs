@@ -28,7 +28,7 @@ impl Daemon {
     /// # Panics
     /// It does not start.
     pub fn start(scratch: &Path, services_and_join: &str) -> Self {
-        Self::start_with(scratch, services_and_join, &[])
+        Self::start_with(&[], scratch, services_and_join, &[])
     }
 
     /// As [`Self::start`], and writes every event to `recording`.
@@ -36,18 +36,29 @@ impl Daemon {
     /// # Panics
     /// It does not start.
     pub fn start_recording(scratch: &Path, services_and_join: &str, recording: &Path) -> Self {
-        Self::start_with(scratch, services_and_join, &[OsStr::new("--record"), recording.as_os_str()])
+        Self::start_with(&[], scratch, services_and_join, &[OsStr::new("--record"), recording.as_os_str()])
     }
 
-    fn start_with(scratch: &Path, services_and_join: &str, options: &[&OsStr]) -> Self {
+    /// As [`Self::start`], by a command line that ends with executing the one that is added to it.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_within(wrapper: &[&str], scratch: &Path, services_and_join: &str) -> Self {
+        Self::start_with(wrapper, scratch, services_and_join, &[])
+    }
+
+    fn start_with(wrapper: &[&str], scratch: &Path, services_and_join: &str, options: &[&OsStr]) -> Self {
         let address = free_address();
         let config = scratch.join("linktracer.yaml");
         fs::write(&config, format!("listen: {address}\n{services_and_join}"))
             .expect("the scratch folder is writable");
         let log = scratch.join("daemon.log");
         let file = File::create(&log).expect("the scratch folder is writable");
-        let mut command = Command::new(binary());
-        let child = command.args(["run", "--config"]).arg(&config).args(options).stderr(file).spawn();
+        let binary = binary();
+        let mut words = wrapper.iter().map(OsStr::new).chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the binary at least"));
+        command.args(words).args(["run", "--config"]).arg(&config).args(options);
+        let child = command.stderr(file).spawn();
         let mut daemon = Self { child: child.expect("the binary starts"), address, log };
         wait_for("the daemon answers", Duration::from_secs(30), || {
             if let Ok(Some(status)) = daemon.child.try_wait() {

@@ -89,11 +89,15 @@ pub enum HitOutcome {
     OutOfBounds = 6,
     /// The table of traced processes is full: everything this process does is lost.
     TargetsFull = 7,
+    /// A TLS record, which cannot be read here.
+    Tls = 8,
+    /// HTTP/2, which is not read.
+    Http2 = 9,
 }
 
 impl HitOutcome {
     /// Every outcome, by its number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Hit,
         Self::Submitted,
         Self::RingFull,
@@ -102,6 +106,8 @@ impl HitOutcome {
         Self::Filtered,
         Self::OutOfBounds,
         Self::TargetsFull,
+        Self::Tls,
+        Self::Http2,
     ];
 
     /// The outcomes that lose something somebody may miss.
@@ -119,12 +125,14 @@ impl HitOutcome {
             Self::Filtered => "filtered",
             Self::OutOfBounds => "out_of_bounds",
             Self::TargetsFull => "targets_full",
+            Self::Tls => "tls",
+            Self::Http2 => "http2",
         }
     }
 }
 
 /// Columns of the counter table.
-const OUTCOMES: u32 = HitOutcome::TargetsFull as u32 + 1;
+const OUTCOMES: u32 = HitOutcome::Http2 as u32 + 1;
 const _: () = assert!(OUTCOMES as usize == HitOutcome::ALL.len());
 
 /// Entries of the counter table.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The readers, named as their files in `fuzz/fuzz_targets`.
-const TARGETS: [&str; 6] = ["record", "http", "config", "replay", "symbols", "pclntab"];
+const TARGETS: [&str; 7] = ["record", "http", "config", "replay", "symbols", "usdt", "pclntab"];
 
 /// The target that tampers with a Go program, and where it learns which.
 const GO_TARGET: &str = "pclntab";

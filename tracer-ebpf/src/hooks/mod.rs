@@ -6,6 +6,7 @@ mod exec;
 mod exit;
 mod exposure;
 mod fork;
+mod pieces;
 mod registers;
 mod sdk;
 mod send;

@@ -10,20 +10,22 @@ mod sdk;
 mod stack;
 mod usdt;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{
+        Array, HashMap, MapData, PerCpuArray, RingBuf,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use tracer_common::{
     counters::{HitOutcome, Hook, counter_index},
     limits::WAKEUP_FILL_DIVISOR,
-    record::{FAMILY_INET, FAMILY_INET6, Peer},
-    settings::{Offsets, SWITCH_OFF, SWITCH_ON, TARGET_TRACED},
+    settings::{
+        COLLECTOR_KEY_BITS, CollectorKey, Offsets, SWITCH_OFF, SWITCH_ON, TARGET_BODIES, TARGET_MESSAGES,
+        TARGET_TRACED,
+    },
     usdt::MAX_USDT_SITES,
 };
 
@@ -34,7 +36,7 @@ pub use self::{
     sdk::{SdkFunction, SdkPlace, SdkSite},
     usdt::UsdtPlace,
 };
-use crate::config::HookChoice;
+use crate::config::{HookChoice, Network, Service};
 
 /// Why the kernel side is not in place.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +129,7 @@ pub struct Kernel {
     sdk: sdk::SdkProbes,
     usdt: usdt::UsdtProbes,
     targets: HashMap<MapData, u32, u32>,
+    collectors: LpmTrie<MapData, CollectorKey, u32>,
     switch: Array<MapData, u32>,
     kernel_log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
 }
@@ -147,8 +150,10 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Which kind of hook to use.
     pub hooks: HookChoice,
-    /// Addresses of collectors: sends to them are reports.
-    pub collectors: Vec<SocketAddr>,
+    /// Are there collectors? Sends to them are reports; which they are is said later.
+    pub has_collectors: bool,
+    /// Added to the state of a process that is not known yet.
+    pub pending_flags: u32,
     /// Let the kernel side log what it loses, at some cost per loss.
     pub kernel_log: bool,
 }
@@ -165,17 +170,14 @@ impl Kernel {
         let counters = take(&mut ebpf, "COUNTERS")?;
         let targets = take(&mut ebpf, "TARGETS")?;
         let switch = take(&mut ebpf, "SWITCH")?;
-        let mut collectors: HashMap<MapData, Peer, u32> = take(&mut ebpf, "COLLECTORS")?;
-        for peer in settings.collectors.iter().flat_map(|address| peers(*address)) {
-            collectors.insert(peer, 1, 0).map_err(|error| AttachError::Map { name: "COLLECTORS", error })?;
-        }
+        let collectors = take(&mut ebpf, "COLLECTORS")?;
         let kernel_log = settings.kernel_log.then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
         let hooks = hooks::attach_all(&mut ebpf, settings.hooks)?;
         let places = (!has_cookies()).then(|| take(&mut ebpf, "PLACES")).transpose()?;
         let sdk = sdk::SdkProbes::load(&mut ebpf, places)?;
         let usdt = usdt::UsdtProbes::new(take(&mut ebpf, "USDT_SITES")?, sdk.sleepable());
         let counters = Counters { map: counters, programs: LoadedPrograms::of(&ebpf) };
-        let kernel = Self { ebpf, hooks, sdk, usdt, targets, switch, kernel_log };
+        let kernel = Self { ebpf, hooks, sdk, usdt, targets, collectors, switch, kernel_log };
         Ok((kernel, Channels { ring, counters }))
     }
 
@@ -209,14 +211,31 @@ impl Kernel {
         self.switch.set(0, value, 0).map_err(|error| AttachError::Map { name: "SWITCH", error })
     }
 
-    /// Captures what the process sends and connects to.
+    /// Captures what the process sends and connects to, as far as its service asks for it
+    /// ([`target_flags`]).
     ///
     /// # Errors
     /// [`AttachError::Map`], when the table is full.
-    pub fn trace_process(&mut self, pid: u32) -> Result<(), AttachError> {
+    pub fn trace_process(&mut self, pid: u32, flags: u32) -> Result<(), AttachError> {
         self.targets
-            .insert(pid, TARGET_TRACED, 0)
+            .insert(pid, TARGET_TRACED | flags, 0)
             .map_err(|error| AttachError::Map { name: "TARGETS", error })
+    }
+
+    /// From now on what goes to a port of this network is a report.
+    ///
+    /// # Errors
+    /// [`AttachError::Map`], when the table is full.
+    pub fn add_collector(&mut self, network: Network, port: u16) -> Result<(), AttachError> {
+        self.collectors
+            .insert(&collector_key(network, port), 1, 0)
+            .map_err(|error| AttachError::Map { name: "COLLECTORS", error })
+    }
+
+    /// No longer a collector.
+    pub fn remove_collector(&mut self, network: Network, port: u16) {
+        // What is not in the table is as forgotten as it can be.
+        let _ = self.collectors.remove(&collector_key(network, port));
     }
 
     /// No longer captures what the process sends and connects to.
@@ -242,11 +261,12 @@ impl Kernel {
 fn load_object(settings: &Settings) -> Result<Ebpf, AttachError> {
     let wakeup_bytes = u64::from(settings.ring_bytes) / WAKEUP_FILL_DIVISOR;
     let log_level: u8 = if settings.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
-    let has_collectors = u32::from(!settings.collectors.is_empty());
+    let has_collectors = u32::from(settings.has_collectors);
     Ok(EbpfLoader::new()
         .override_global("OFFSETS", &settings.offsets, true)
         .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
         .override_global("HAS_COLLECTORS", &has_collectors, true)
+        .override_global("PENDING_FLAGS", &settings.pending_flags, true)
         .override_global("HAS_COOKIES", &u32::from(has_cookies()), true)
         .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries("EVENTS", settings.ring_bytes)
@@ -258,18 +278,21 @@ fn has_cookies() -> bool {
     aya::features().bpf_cookie()
 }
 
-/// The forms in which a socket can give this address as its other end.
-fn peers(address: SocketAddr) -> Vec<Peer> {
-    let peer = |family, address| Peer { family, port_be: 0, padding: 0, address };
-    let forms = match address.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&ip.octets());
-            vec![peer(FAMILY_INET, bytes), peer(FAMILY_INET6, ip.to_ipv6_mapped().octets())]
-        }
-        IpAddr::V6(ip) => vec![peer(FAMILY_INET6, ip.octets())],
-    };
-    forms.into_iter().map(|form| Peer { port_be: address.port().to_be(), ..form }).collect()
+/// What the kernel side has to know of a process of this service.
+pub const fn target_flags(service: &Service) -> u32 {
+    match &service.request {
+        Some(request) if request.body.is_some() => TARGET_MESSAGES | TARGET_BODIES,
+        Some(_) => TARGET_MESSAGES,
+        None => 0,
+    }
+}
+
+/// Key of a network in the kernel's table: the port is always compared as a whole.
+fn collector_key(network: Network, port: u16) -> Key<CollectorKey> {
+    let mut key: CollectorKey = [0; size_of::<CollectorKey>()];
+    key[..2].copy_from_slice(&port.to_be_bytes());
+    key[2..].copy_from_slice(&network.first_address().octets());
+    Key::new(COLLECTOR_KEY_BITS - 128 + u32::from(network.prefix_len()), key)
 }
 
 /// Takes a map out of the object.

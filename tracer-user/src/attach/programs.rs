@@ -12,7 +12,11 @@ use aya::{
     Ebpf,
     programs::{Program, ProgramError, ProgramFd},
 };
-use tracer_common::{counters::Hook, limits::DEFAULT_RING_BYTES, settings::Offsets};
+use tracer_common::{
+    counters::Hook,
+    limits::DEFAULT_RING_BYTES,
+    settings::{Offsets, TARGET_BODIES, TARGET_MESSAGES},
+};
 
 use super::{AttachError, Settings};
 use crate::config::HookChoice;
@@ -69,7 +73,8 @@ pub fn try_each(offsets: Offsets) -> Result<Vec<Trial>, AttachError> {
         ring_bytes: DEFAULT_RING_BYTES,
         hooks: HookChoice::Auto,
         // Without any, the verifier would leave a part out.
-        collectors: vec![([127, 0, 0, 1], 1).into()],
+        has_collectors: true,
+        pending_flags: TARGET_MESSAGES | TARGET_BODIES,
         kernel_log: false,
     };
     let mut ebpf = super::load_object(&settings)?;

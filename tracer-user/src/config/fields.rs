@@ -3,9 +3,10 @@
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Abi, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, DEFAULT_SUSPICIOUS_AFTER, HookChoice,
-    JoinSettings, LabelSource, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES,
-    MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service, Target,
+    Abi, Collector, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, DEFAULT_SUSPICIOUS_AFTER,
+    Direction, HookChoice, JoinSettings, LabelSource, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES,
+    MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs,
+    SdkProbe, Service, Target,
     reader::{Fields, Node, Reader},
     units,
 };
@@ -102,11 +103,16 @@ fn process_match(reader: &mut Reader, node: &Node<'_, '_>) -> ProcessMatch {
 }
 
 fn request(reader: &mut Reader, node: &Node<'_, '_>) -> Option<RequestProbe> {
-    let fields = reader.map(node, &["id"]);
+    let fields = reader.map(node, &["id", "direction"]);
+    let direction = fields.optional("direction").and_then(|node| reader.parsed(&node, direction));
     let id = fields.required(reader, "id")?;
-    let fields = reader.map(&id, &["header"]);
-    let header = fields.required(reader, "header")?;
-    Some(RequestProbe { header: reader.parsed(&header, header_name)? })
+    let fields = reader.map(&id, &["header", "body"]);
+    let header = fields.optional("header").and_then(|node| reader.parsed(&node, header_name));
+    let body = fields.optional("body").and_then(|node| reader.parsed(&node, body_field));
+    if fields.optional("header").is_none() && fields.optional("body").is_none() {
+        reader.problem(&id, "where the id is is not said: give `header`, `body` or both");
+    }
+    Some(RequestProbe { header, body, direction: direction.unwrap_or(Direction::Any) })
 }
 
 fn sdk_probe(reader: &mut Reader, node: &Node<'_, '_>) -> Option<SdkProbe> {
@@ -165,7 +171,7 @@ fn usdt_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// So that a handful of services fits into the kernel side's table, two entries a collector.
+/// So that a handful of services fits into the kernel side's table, with several addresses a name.
 const MAX_COLLECTORS_PER_SERVICE: usize = 64;
 
 fn report(reader: &mut Reader, node: &Node<'_, '_>) -> Option<ReportProbe> {
@@ -175,7 +181,7 @@ fn report(reader: &mut Reader, node: &Node<'_, '_>) -> Option<ReportProbe> {
     if nodes.is_empty() || nodes.len() > MAX_COLLECTORS_PER_SERVICE {
         reader.problem(&to, format!("1 to {MAX_COLLECTORS_PER_SERVICE} collectors, found {}", nodes.len()));
     }
-    Some(ReportProbe { to: nodes.iter().filter_map(|node| reader.parsed(node, address)).collect() })
+    Some(ReportProbe { to: nodes.iter().filter_map(|node| reader.parsed(node, Collector::parse)).collect() })
 }
 
 fn join(reader: &mut Reader, node: &Node<'_, '_>) -> JoinSettings {
@@ -265,6 +271,24 @@ fn header_name(text: &str) -> Result<String, String> {
     } else {
         Err(format!("\"{text}\" cannot be the name of a header; write it like `X-Request-Id`"))
     }
+}
+
+fn body_field(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<String> = text.split('.').map(str::to_owned).collect();
+    if names.iter().all(|name| !name.is_empty()) {
+        Ok(names)
+    } else {
+        Err(format!(
+            "\"{text}\" is no field; write it like `request_id`, or `meta.request_id` within an object"
+        ))
+    }
+}
+
+fn direction(text: &str) -> Result<Direction, String> {
+    Direction::ALL
+        .into_iter()
+        .find(|direction| direction.name() == text)
+        .ok_or_else(|| format!("unknown direction \"{text}\"; one of `any`, `request`, `response`"))
 }
 
 fn release_source(text: &str) -> Result<LabelSource, String> {

@@ -4,6 +4,7 @@
 //! touches nothing but the file. Whether the machine can do what the file asks for is the question
 //! of `preflight`. Every default stands in this file.
 
+mod collector;
 mod fields;
 mod glob;
 mod reader;
@@ -19,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+pub use collector::{Collector, Network};
 pub(crate) use fields::memory_limit;
 pub use glob::Pattern;
 pub use reader::{ConfigError, Problem};
@@ -115,8 +117,38 @@ pub enum LabelSource {
 /// How requests are recognised.
 #[derive(Debug, Clone)]
 pub struct RequestProbe {
-    /// `id.header`: the header that carries the request id, of a sent request or response.
-    pub header: String,
+    /// `id.header`: the header that carries the request id.
+    pub header: Option<String>,
+    /// `id.body`: the field of the body that carries it, where no such header is there: the names of
+    /// the objects around it, outermost first, and its own.
+    pub body: Option<Vec<String>>,
+    /// `direction`: which messages that the service sends are looked at. Default `any`.
+    pub direction: Direction,
+}
+
+/// Which messages that a service sends are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// All of them.
+    Any,
+    /// Requests to others.
+    Request,
+    /// Answers.
+    Response,
+}
+
+impl Direction {
+    /// Every direction.
+    pub const ALL: [Self; 3] = [Self::Any, Self::Request, Self::Response];
+
+    /// The name in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
 }
 
 /// A function of the tracking SDK.
@@ -155,8 +187,8 @@ impl fmt::Display for Target {
 /// The collectors that click reports go to.
 #[derive(Debug, Clone)]
 pub struct ReportProbe {
-    /// `to`: addresses with ports. A connection to any of them is a report.
-    pub to: Vec<SocketAddr>,
+    /// `to`: networks or names, with ports. What goes to any of them is a report.
+    pub to: Vec<Collector>,
 }
 
 /// Windows and limits of the join. Meaning in docs/semantics.md.

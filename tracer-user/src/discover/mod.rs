@@ -4,6 +4,7 @@
 //! kernel side and, as a net, by a look at all of /proc now and then. It decides; the kernel's table
 //! of targets is written by `run.rs`.
 
+mod collectors;
 mod files;
 mod identity;
 mod labels;
@@ -12,5 +13,6 @@ mod release_file;
 mod releases;
 mod table;
 
+pub use collectors::{Answer, Collectors, resolve};
 pub use files::{matching_processes, probe_files};
 pub use table::{Process, Processes, Verdict};

@@ -14,7 +14,7 @@ use super::expected::{Expectations, Expected};
 use crate::{
     attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkPlace, SdkSite, UsdtPlace},
     config::{SdkProbe, Service, Target},
-    discover::{self, Processes},
+    discover::{self, Collectors, Processes},
     domain::Kind,
     export::http::ProbeState,
     ingest::clock::Clock,
@@ -77,6 +77,8 @@ pub(super) struct Coverage {
     expected: Expectations,
     /// The latest horizon that was set, in nanoseconds since the Unix epoch.
     horizon_ns: u64,
+    /// For each service what is missing because names of collectors have no address.
+    unknown_names: Vec<Option<String>>,
 }
 
 /// Why a place has no probe.
@@ -119,7 +121,9 @@ impl SiteError {
 impl Coverage {
     pub(super) fn new(services: Arc<[Service]>, hooks: &[AttachedHook]) -> Self {
         let hooks = hooks.iter().map(|attached| attached.hook).collect();
-        Self { services, hooks, sites: HashMap::new(), expected: Expectations::default(), horizon_ns: 0 }
+        let unknown_names = vec![None; services.len()];
+        let (sites, expected) = (HashMap::new(), Expectations::default());
+        Self { services, hooks, sites, expected, horizon_ns: 0, unknown_names }
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
@@ -147,6 +151,14 @@ impl Coverage {
             }
         }
         Ok(())
+    }
+
+    /// Takes which names of collectors have no address.
+    pub(super) fn set_unknown_names(&mut self, collectors: &Collectors) {
+        for (service, missing) in self.unknown_names.iter_mut().enumerate() {
+            let names = collectors.unknown_names(service);
+            *missing = (!names.is_empty()).then(|| format!("no address is known of {}", names.join(", ")));
+        }
     }
 
     /// Looks for the SDK's functions in a process of the service from now on. `seen`: it executed its program at
@@ -281,7 +293,8 @@ impl Coverage {
                 }
             }
             if service.report.is_some() {
-                state("report", self.hooks_missing(&[Hook::Connect]), None);
+                let hooks = self.hooks_missing(&[Hook::Connect]);
+                state("report", hooks.or_else(|| self.unknown_names[index].clone()), None);
             }
         }
         states

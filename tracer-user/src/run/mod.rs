@@ -12,6 +12,7 @@ mod suspicion;
 mod worker;
 
 use std::{
+    collections::BTreeSet,
     net::TcpListener,
     path::PathBuf,
     sync::{
@@ -25,9 +26,9 @@ use anyhow::Context as _;
 use tokio::sync::oneshot;
 
 use crate::{
-    attach::{Kernel, Settings},
+    attach::{Kernel, Settings, target_flags},
     config::Config,
-    discover::Processes,
+    discover::{self, Processes},
     domain::Kind,
     export::{
         http::{self, Status},
@@ -113,12 +114,8 @@ fn prepare(
         offsets: preflight::layout::read(&config.btf)?,
         ring_bytes: config.ring_buffer_size,
         hooks: config.hooks,
-        collectors: config
-            .services
-            .iter()
-            .filter_map(|service| service.report.as_ref())
-            .flat_map(|report| report.to.clone())
-            .collect(),
+        has_collectors: config.services.iter().any(|service| service.report.is_some()),
+        pending_flags: config.services.iter().map(target_flags).fold(0, std::ops::BitOr::bitor),
         kernel_log: options.kernel_log,
     };
     let metrics = Metrics::new().context("metrics")?;
@@ -137,7 +134,9 @@ fn prepare(
     // Processes are followed by now, so none can slip in between this look and the events.
     let running = processes.scan();
     for pid in &running {
-        kernel.trace_process(*pid)?;
+        if let Some(process) = processes.get(*pid) {
+            kernel.trace_process(*pid, target_flags(&services[process.service]))?;
+        }
     }
     coverage.attach_known_files(&mut kernel, &processes, &metrics, &clock)?;
     for pid in &running {
@@ -145,8 +144,6 @@ fn prepare(
             coverage.expect(*pid, process.service, clock.now_ns(), false);
         }
     }
-    kernel.set_capture(true)?;
-
     let mut join = Join::new(join_config(config));
     metrics.state_limit_bytes.set(i64::try_from(config.join.memory_limit).unwrap_or(i64::MAX));
     if !running.is_empty() {
@@ -156,17 +153,17 @@ fn prepare(
         }
         metrics.horizon_moves.with_label_values(&["process_older_than_capture"]).inc();
     }
-    tracing::info!(
-        running = running.len(),
-        sleepable_uprobes = kernel.sleepable(),
-        ready = coverage.is_complete(),
-        "capture is on"
-    );
-    status.set_probes(coverage.states());
     let source: Arc<str> = config.source.as_str().into();
-    let worker = Worker {
-        interpreter: Interpreter::new(services, Arc::clone(&source), clock),
+    let interpreter = Interpreter::new(Arc::clone(&services), Arc::clone(&source), clock);
+    let names = interpreter.collectors().names();
+    let answers = (!names.is_empty()).then(|| discover::resolve(names)).transpose();
+    let mut worker = Worker {
+        interpreter,
         suspicion: Suspicion::new(&config.services),
+        services,
+        answers: answers.context("cannot start the thread that looks up names")?,
+        collectors: BTreeSet::new(),
+        readings: Vec::new(),
         publisher: Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source)),
         ring: channels.ring,
         source,
@@ -177,6 +174,16 @@ fn prepare(
         recording,
         clock,
     };
+    worker.tell_collectors()?;
+    worker.wait_for_names()?;
+    worker.kernel.set_capture(true)?;
+    tracing::info!(
+        running = running.len(),
+        sleepable_uprobes = worker.kernel.sleepable(),
+        ready = worker.coverage.is_complete(),
+        "capture is on"
+    );
+    status.set_probes(worker.coverage.states());
     Ok((worker, status))
 }
 

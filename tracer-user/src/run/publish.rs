@@ -10,7 +10,7 @@ use tracer_common::counters::Hook;
 
 use super::{coverage::Coverage, suspicion::Suspicion};
 use crate::{
-    discover::Processes,
+    discover::{Answer, Processes},
     domain::{Edge, Kind, Labels, Outcome},
     export::http::{ProbeState, Status},
     ingest::{clock::Clock, interpret::Reading},
@@ -62,6 +62,25 @@ impl Publisher {
             Reading::Nothing(reason) => reason.name(),
         };
         self.metrics.received.with_label_values(&[hook.name(), outcome]).inc();
+    }
+
+    /// Counts what a record told beside the first thing, or what is told without a record.
+    pub(super) fn count_further(&self, hook: Hook, count: usize) {
+        if count > 0 {
+            self.metrics.further.with_label_values(&[hook.name()]).inc_by(count as u64);
+        }
+    }
+
+    /// Counts what a name was answered with.
+    pub(super) fn count_answer(&self, answer: &Answer) {
+        let outcome = match &answer.addresses {
+            Ok(_) => "answered",
+            Err(error) => {
+                tracing::warn!(%error, name = answer.host, "the name of a collector has no address; it keeps those that it had");
+                "failed"
+            }
+        };
+        self.metrics.lookups.with_label_values(&[&answer.host, outcome]).inc();
     }
 
     /// Counts outcomes and takes them out of `out`.

@@ -1,9 +1,11 @@
 //! The one thread that takes everything from the ring to the metrics.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, TryRecvError},
     },
     time::{Duration, Instant},
 };
@@ -22,12 +24,13 @@ use super::{
     suspicion::{Change, Suspicion},
 };
 use crate::{
-    attach::Kernel,
-    discover::{Processes, Verdict},
+    attach::{Kernel, target_flags},
+    config::{Network, Service},
+    discover::{Answer, Processes, Verdict},
     domain::{Event, Outcome},
     export::recording::Recording,
     ingest::{
-        clock::Clock,
+        clock::{self, Clock},
         decode::decode,
         interpret::{Interpreter, Reading, Reason},
     },
@@ -40,6 +43,9 @@ const DRAIN_INTERVAL_NS: i64 = 20_000_000;
 const MAX_RECORDS_PER_TURN: usize = 16_384;
 /// Processes that ended are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The start waits this long for the names of collectors: a resolver that does not answer is no reason
+/// not to trace.
+const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 /// All processes are looked at this often, as a net under the exec records.
 const SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -48,7 +54,12 @@ pub(super) struct Worker {
     pub(super) kernel: Kernel,
     pub(super) ring: RingBuf<MapData>,
     pub(super) processes: Processes,
+    pub(super) services: Arc<[Service]>,
     pub(super) interpreter: Interpreter,
+    /// What names of collectors are answered with; none where there are no names.
+    pub(super) answers: Option<Receiver<Answer>>,
+    /// Collectors that the kernel side knows.
+    pub(super) collectors: BTreeSet<(Network, u16)>,
     pub(super) coverage: Coverage,
     pub(super) join: Join,
     pub(super) recording: Option<Recording>,
@@ -56,6 +67,8 @@ pub(super) struct Worker {
     pub(super) publisher: Publisher,
     pub(super) source: Arc<str>,
     pub(super) clock: Clock,
+    /// What the current record tells; empty in between.
+    pub(super) readings: Vec<Reading>,
 }
 
 impl Worker {
@@ -79,10 +92,12 @@ impl Worker {
                 self.join.heartbeat(&self.source, now_ns, &mut out);
                 self.publisher.count(&mut out, now_ns);
             }
+            self.learn_names()?;
             self.coverage.retry(&mut self.kernel, &self.publisher.metrics, &mut self.join, &self.clock);
             if swept.elapsed() >= SWEEP_INTERVAL {
                 swept = Instant::now();
                 self.sweep();
+                self.give_up();
                 if let Some(recording) = &mut self.recording {
                     recording.flush()?;
                 }
@@ -118,29 +133,26 @@ impl Worker {
     fn drain(&mut self, out: &mut Vec<Outcome>) -> anyhow::Result<(usize, bool)> {
         for taken in 0..MAX_RECORDS_PER_TURN {
             let Some(item) = self.ring.next() else { return Ok((taken, true)) };
-            let (hook, reading) = match decode(&item) {
-                Ok(record) => (record.head.hook, self.interpreter.read(&record, &mut self.processes)),
+            let hook = match decode(&item) {
+                Ok(record) => {
+                    let tell = &mut |reading| self.readings.push(reading);
+                    self.interpreter.read(&record, &mut self.processes, tell);
+                    record.head.hook
+                }
                 Err(error) => {
                     tracing::warn!(%error, len = item.len(), "a record cannot be read");
+                    self.readings.push(Reading::Nothing(Reason::Undecodable));
                     // Which hook it came from is not known; it is counted in the last row.
-                    (Hook::Exit, Reading::Nothing(Reason::Undecodable))
+                    Hook::Exit
                 }
             };
             drop(item);
-            self.publisher.count_reading(hook, &reading);
-            match reading {
-                Reading::Event(event) => {
-                    if let Some(recording) = &mut self.recording {
-                        recording.write(&event)?;
-                    }
-                    self.suspect(&event);
-                    let now_ns = event.timestamp_ns;
-                    self.join.push(event, out);
-                    self.publisher.count(out, now_ns);
-                }
-                Reading::Process { pid, verdict, executed_ns } => self.follow(pid, verdict, executed_ns),
-                Reading::Nothing(_) => {}
+            let mut readings = std::mem::take(&mut self.readings);
+            self.publisher.count_further(hook, readings.len() - 1);
+            for reading in readings.drain(..) {
+                self.handle(hook, reading, out)?;
             }
+            self.readings = readings;
         }
         Ok((MAX_RECORDS_PER_TURN, false))
     }
@@ -177,9 +189,84 @@ impl Worker {
         }
     }
 
+    /// Does what follows from one thing that a record tells.
+    fn handle(&mut self, hook: Hook, reading: Reading, out: &mut Vec<Outcome>) -> anyhow::Result<()> {
+        self.publisher.count_reading(hook, &reading);
+        match reading {
+            Reading::Event(event) => {
+                if let Some(recording) = &mut self.recording {
+                    recording.write(&event)?;
+                }
+                self.suspect(&event);
+                let now_ns = event.timestamp_ns;
+                self.join.push(event, out);
+                self.publisher.count(out, now_ns);
+            }
+            Reading::Process { pid, verdict, executed_ns } => self.follow(pid, verdict, executed_ns),
+            Reading::Nothing(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Gives up messages whose rest does not come.
+    fn give_up(&mut self) {
+        for hook in self.interpreter.give_up(clock::monotonic_ns()) {
+            self.publisher.count_further(hook, 1);
+            self.publisher.count_reading(hook, &Reading::Nothing(Reason::Unfinished));
+        }
+        self.publisher.metrics.set_streams(self.interpreter.stream_count());
+    }
+
+    /// Waits a while until each name of a collector was asked for once.
+    pub(super) fn wait_for_names(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + FIRST_ANSWERS;
+        for _ in self.interpreter.collectors().names() {
+            let Some(answers) = &self.answers else { break };
+            let Ok(answer) = answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+                break;
+            };
+            self.learn(&answer)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what names of collectors were answered with.
+    pub(super) fn learn_names(&mut self) -> anyhow::Result<()> {
+        loop {
+            match self.answers.as_ref().map(Receiver::try_recv) {
+                None | Some(Err(TryRecvError::Empty)) => return Ok(()),
+                Some(Err(TryRecvError::Disconnected)) => anyhow::bail!("the thread that looks up names died"),
+                Some(Ok(answer)) => self.learn(&answer)?,
+            }
+        }
+    }
+
+    /// Has both sides know the addresses of a collector.
+    pub(super) fn learn(&mut self, answer: &Answer) -> anyhow::Result<()> {
+        self.publisher.count_answer(answer);
+        self.interpreter.learn(answer);
+        self.tell_collectors()
+    }
+
+    /// Brings the kernel side's table of collectors to what they are now.
+    pub(super) fn tell_collectors(&mut self) -> anyhow::Result<()> {
+        let table = self.interpreter.collectors().table();
+        for (network, port) in self.collectors.difference(&table) {
+            self.kernel.remove_collector(*network, *port);
+        }
+        for (network, port) in table.difference(&self.collectors) {
+            self.kernel.add_collector(*network, *port)?;
+        }
+        self.collectors = table;
+        self.coverage.set_unknown_names(self.interpreter.collectors());
+        Ok(())
+    }
+
     /// Has the kernel side capture what the process sends. A full table is counted and no reason to end.
     fn trace(&mut self, pid: u32) {
-        if let Err(error) = self.kernel.trace_process(pid) {
+        let Some(process) = self.processes.get(pid) else { return };
+        let flags = target_flags(&self.services[process.service]);
+        if let Err(error) = self.kernel.trace_process(pid, flags) {
             tracing::error!(%error, pid, "what the process sends is not seen");
             self.publisher.metrics.attach_errors.with_label_values(&["targets_full"]).inc();
         }

@@ -34,6 +34,10 @@ pub struct Metrics {
     pub registry: Registry,
     /// Records received, by hook and what they were.
     pub received: IntCounterVec,
+    /// What records told beside the first thing, by hook.
+    pub further: IntCounterVec,
+    /// Look-ups of collectors' names, by name and outcome.
+    pub lookups: IntCounterVec,
     /// Probes in place.
     pub attached: IntGaugeVec,
     /// Probes that are in place and not hit.
@@ -107,6 +111,8 @@ impl Metrics {
         registry.register(Box::new(attach_gap.clone()))?;
         let metrics = Self {
             received: counters(Metric::ReceivedRecords, &["probe", "outcome"])?,
+            further: counters(Metric::FurtherMessages, &["probe"])?,
+            lookups: counters(Metric::CollectorLookups, &["name", "outcome"])?,
             attached: int_gauges(Metric::AttachedProbes, &["service", "hook"])?,
             suspicious: int_gauges(Metric::SuspiciousProbes, &["service", "release", "group", "hook"])?,
             processes: int_gauges(Metric::TargetProcesses, &["service"])?,
@@ -150,6 +156,7 @@ impl Metrics {
         self.evicted_events.with_label_values(&[Kind::Request.name()]);
         self.add_evicted(&Evicted::default());
         for hook in Hook::ALL {
+            self.further.with_label_values(&[hook.name()]);
             for outcome in Reason::ALL.iter().map(|reason| reason.name()) {
                 self.received.with_label_values(&[hook.name(), outcome]);
             }
@@ -239,6 +246,11 @@ impl Metrics {
         for (table, count) in since.tables() {
             self.evicted.with_label_values(&[table]).inc_by(count);
         }
+    }
+
+    /// Publishes how many connections are remembered.
+    pub fn set_streams(&self, count: usize) {
+        self.pending.with_label_values(&["connections"]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Publishes how far the watermark is behind, in nanoseconds.

@@ -25,6 +25,8 @@ pub enum Metric {
     SkippedHits,
     /// Records received from the kernel side.
     ReceivedRecords,
+    /// What records told beside the first thing.
+    FurtherMessages,
     /// What was lost.
     LostEvents,
     /// What waits in the join.
@@ -51,6 +53,8 @@ pub enum Metric {
     AttachErrors,
     /// From the start of a process to its probes.
     AttachGap,
+    /// Look-ups of collectors' names.
+    CollectorLookups,
     /// How far the watermark is behind the clock.
     WatermarkLag,
     /// How far the system clock was stepped.
@@ -73,6 +77,7 @@ impl Metric {
         Self::KernelHits,
         Self::SkippedHits,
         Self::ReceivedRecords,
+        Self::FurtherMessages,
         Self::LostEvents,
         Self::Pending,
         Self::StateBytes,
@@ -86,6 +91,7 @@ impl Metric {
         Self::TargetProcesses,
         Self::AttachErrors,
         Self::AttachGap,
+        Self::CollectorLookups,
         Self::WatermarkLag,
         Self::ClockStep,
         Self::BuildInfo,
@@ -105,6 +111,7 @@ impl Metric {
             Self::KernelHits => "linktracer_kernel_hits_total",
             Self::SkippedHits => "linktracer_skipped_hits_total",
             Self::ReceivedRecords => "linktracer_received_records_total",
+            Self::FurtherMessages => "linktracer_further_messages_total",
             Self::LostEvents => "linktracer_lost_events_total",
             Self::Pending => "linktracer_pending",
             Self::StateBytes => "linktracer_state_bytes",
@@ -118,6 +125,7 @@ impl Metric {
             Self::TargetProcesses => "linktracer_target_processes",
             Self::AttachErrors => "linktracer_attach_errors_total",
             Self::AttachGap => "linktracer_attach_gap_seconds",
+            Self::CollectorLookups => "linktracer_collector_lookups_total",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::BuildInfo => "linktracer_build_info",
@@ -146,6 +154,9 @@ impl Metric {
                 "Hits of the kernel side's hooks. For every probe, hit = the sum of the other outcomes."
             }
             Self::ReceivedRecords => "Records received from the kernel side, by hook and what they were.",
+            Self::FurtherMessages => {
+                "Messages told beside the first of a record (several in one send), or given up without one."
+            }
             Self::LostEvents => "What the tracer saw but could not keep, by reason.",
             Self::Pending => "What waits in the join, by table.",
             Self::StateBytes => "Memory that the join's state takes, spare room included.",
@@ -165,6 +176,7 @@ impl Metric {
             Self::TargetProcesses => "Processes that are traced, by service.",
             Self::AttachErrors => "Probes that could not be put in place, by reason.",
             Self::AttachGap => "How long a started process could call SDK functions before they were probed.",
+            Self::CollectorLookups => "Look-ups of collectors' names, by name and outcome.",
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
             Self::ClockStep => {
                 "How far the system clock was stepped since the start; events are not moved by it."
