@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -18,7 +19,7 @@ use tracing_subscriber::{
 use crate::{
     build,
     config::{Config, ConfigError, HookChoice},
-    demo, preflight, replay, run, symbols,
+    demo, hold, preflight, replay, run, symbols,
 };
 
 /// From request to exposure to click, seen from the kernel: which tracking links of a
@@ -47,6 +48,9 @@ enum Command {
     Symbols(SymbolsArgs),
     /// Trace a small service with faults of known number, and show the truth beside what was measured.
     Demo(demo::DemoArgs),
+    /// The process that holds programs for a daemon, which starts it with a socket as standard input.
+    #[command(hide = true)]
+    ExecGate,
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +129,7 @@ pub fn main() -> ExitCode {
                 symbols::describe(&args.binary, args.pattern.as_deref(), &mut io::stdout().lock());
             described.map(|()| true).map_err(|error| Failure::Failed(error.into()))
         }
+        Command::ExecGate => exec_gate().map(|()| true).map_err(Failure::Failed),
         Command::Demo(args) => {
             let mut out = io::stdout();
             demo::run(args, tracer_common::limits::MAX_ID_LEN, &mut out).map_err(Failure::Failed)
@@ -174,6 +179,11 @@ fn check(config: &Config) -> anyhow::Result<bool> {
         count => writeln!(out, "{count} of {} checks failed: tracing cannot work here yet", checks.len())?,
     }
     Ok(failed == 0)
+}
+
+fn exec_gate() -> anyhow::Result<()> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    hold::serve(UnixStream::from(socket))
 }
 
 fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {

@@ -31,6 +31,7 @@ use crate::{
         http::{self, Status},
         recording::Recording,
     },
+    hold::{Gate, Policy},
     ingest::{
         clock::{self, Clock},
         interpret::Interpreter,
@@ -140,6 +141,8 @@ fn prepare(
         }
     }
     kernel.set_capture(true)?;
+    // Only now: what runs already is probed as it is.
+    let gate = config.discover.hold_exec.then(|| Gate::start(&Policy::of(config))).transpose()?;
 
     let mut join = Join::new(join_config(config));
     if !running.is_empty() {
@@ -169,6 +172,7 @@ fn prepare(
         join,
         recording,
         clock,
+        gate,
     };
     Ok((worker, status))
 }

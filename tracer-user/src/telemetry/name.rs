@@ -39,6 +39,10 @@ pub enum Metric {
     AttachErrors,
     /// From the start of a process to its probes.
     AttachGap,
+    /// Programs that were held until they were probed.
+    HeldExecs,
+    /// File systems on which programs are held.
+    HoldFileSystems,
     /// How far the watermark is behind the clock.
     WatermarkLag,
     /// How far the system clock was stepped.
@@ -49,7 +53,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -68,6 +72,8 @@ impl Metric {
         Self::TargetProcesses,
         Self::AttachErrors,
         Self::AttachGap,
+        Self::HeldExecs,
+        Self::HoldFileSystems,
         Self::WatermarkLag,
         Self::ClockStep,
         Self::BuildInfo,
@@ -94,6 +100,8 @@ impl Metric {
             Self::TargetProcesses => "linktracer_target_processes",
             Self::AttachErrors => "linktracer_attach_errors_total",
             Self::AttachGap => "linktracer_attach_gap_seconds",
+            Self::HeldExecs => "linktracer_held_execs_total",
+            Self::HoldFileSystems => "linktracer_hold_file_systems",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::BuildInfo => "linktracer_build_info",
@@ -128,6 +136,8 @@ impl Metric {
             Self::AttachedProbes => "Probes in place, by service and hook.",
             Self::TargetProcesses => "Processes that are traced, by service.",
             Self::AttachErrors => "Probes that could not be put in place, by reason.",
+            Self::HeldExecs => "Executed programs on watched file systems, by what became of them.",
+            Self::HoldFileSystems => "File systems on which programs are held until they are probed.",
             Self::AttachGap => "How long a started process could call SDK functions before they were probed.",
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
             Self::ClockStep => {
