@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -19,7 +20,7 @@ use crate::{
     attach::{self, Trial},
     build,
     config::{Config, ConfigError, DEFAULT_BTF, HookChoice},
-    demo, preflight, replay, run, symbols,
+    demo, hold, preflight, replay, run, symbols,
 };
 
 /// From request to exposure to click, seen from the kernel: which tracking links of a
@@ -50,6 +51,9 @@ enum Command {
     Programs,
     /// Trace a small service with faults of known number, and show the truth beside what was measured.
     Demo(demo::DemoArgs),
+    /// The process that holds programs for a daemon, which starts it with a socket as standard input.
+    #[command(hide = true)]
+    ExecGate,
 }
 
 #[derive(Debug, Args)]
@@ -129,6 +133,7 @@ pub fn main() -> ExitCode {
             described.map(|()| true).map_err(|error| Failure::Failed(error.into()))
         }
         Command::Programs => programs().map_err(Failure::Failed),
+        Command::ExecGate => exec_gate().map(|()| true).map_err(Failure::Failed),
         Command::Demo(args) => {
             let mut out = io::stdout();
             demo::run(args, tracer_common::limits::MAX_ID_LEN, &mut out).map_err(Failure::Failed)
@@ -197,6 +202,11 @@ fn programs() -> anyhow::Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn exec_gate() -> anyhow::Result<()> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    hold::serve(UnixStream::from(socket))
 }
 
 fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod discover;
 pub mod domain;
 pub mod export;
+pub mod hold;
 pub mod ingest;
 pub mod join;
 pub mod preflight;

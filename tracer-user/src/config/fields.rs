@@ -4,9 +4,9 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
     Abi, Collector, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, DEFAULT_SUSPICIOUS_AFTER,
-    Direction, HookChoice, JoinSettings, LabelSource, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES,
-    MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs,
-    SdkProbe, Service, Target,
+    Direction, DiscoverSettings, HookChoice, JoinSettings, LabelSource, MAX_MEMORY_LIMIT_BYTES,
+    MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe,
+    SdkArgs, SdkProbe, Service, Target,
     reader::{Fields, Node, Reader},
     units,
 };
@@ -14,7 +14,17 @@ use super::{
 pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
     let fields = reader.map(
         &root,
-        &["source", "listen", "state_dir", "hooks", "ring_buffer_size", "btf", "services", "join"],
+        &[
+            "source",
+            "listen",
+            "state_dir",
+            "hooks",
+            "ring_buffer_size",
+            "btf",
+            "discover",
+            "services",
+            "join",
+        ],
     );
     let source = fields.optional("source").and_then(|node| reader.text(&node));
     let listen = fields.optional("listen").and_then(|node| reader.parsed(&node, address));
@@ -22,6 +32,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
     let hooks = fields.optional("hooks").and_then(|node| reader.parsed(&node, hook_choice));
     let ring = fields.optional("ring_buffer_size").and_then(|node| reader.parsed(&node, ring_size));
     let btf = fields.optional("btf").and_then(|node| reader.text(&node));
+    let discover = fields.optional("discover").map(|node| discover(reader, &node));
     let services = fields.required(reader, "services").map(|node| services(reader, &node));
     let join = fields.optional("join").map(|node| join(reader, &node));
     Config {
@@ -31,9 +42,32 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
         hooks: hooks.unwrap_or(HookChoice::Auto),
         ring_buffer_size: ring.unwrap_or(tracer_common::limits::DEFAULT_RING_BYTES),
         btf: btf.map_or_else(|| PathBuf::from(DEFAULT_BTF), PathBuf::from),
+        discover: discover.unwrap_or_default(),
         services: services.unwrap_or_default(),
         join: join.unwrap_or_default(),
     }
+}
+
+/// A program that waits longer than this looks like one that hangs.
+const MAX_HOLD: Duration = Duration::from_secs(10);
+
+fn discover(reader: &mut Reader, node: &Node<'_, '_>) -> DiscoverSettings {
+    let fields = reader.map(node, &["hold_exec", "hold_limit", "hold_mounts"]);
+    let mut settings = DiscoverSettings::default();
+    if let Some(flag) = fields.optional("hold_exec").and_then(|node| reader.flag(&node)) {
+        settings.hold_exec = flag;
+    }
+    set_duration(reader, &fields, "hold_limit", &mut settings.hold_limit);
+    if let Some(node) = fields.optional("hold_limit")
+        && !(Duration::from_millis(1)..=MAX_HOLD).contains(&settings.hold_limit)
+    {
+        reader.problem(&node, "out of range; `1ms` to `10s`");
+    }
+    if let Some(node) = fields.optional("hold_mounts") {
+        let nodes = reader.list(&node);
+        settings.hold_mounts = nodes.iter().filter_map(|node| reader.parsed(node, Pattern::path)).collect();
+    }
+    settings
 }
 
 fn services(reader: &mut Reader, node: &Node<'_, '_>) -> Vec<Service> {

@@ -41,10 +41,30 @@ pub struct Config {
     pub ring_buffer_size: u32,
     /// `btf`: the kernel's type information. Default `/sys/kernel/btf/vmlinux`.
     pub btf: PathBuf,
+    /// `discover`: how processes are found.
+    pub discover: DiscoverSettings,
     /// `services`: what to trace; at least one.
     pub services: Vec<Service>,
     /// `join`: windows and limits.
     pub join: JoinSettings,
+}
+
+/// How processes are found.
+#[derive(Debug, Clone)]
+pub struct DiscoverSettings {
+    /// `hold_exec`: hold the first exec of a program until its probes are in place. Default: no.
+    pub hold_exec: bool,
+    /// `hold_limit`: the longest time that a program is held. Default 500 ms.
+    pub hold_limit: Duration,
+    /// `hold_mounts`: mount points of file systems on which programs are held, besides those that the patterns of
+    /// executables lead to. Default: none.
+    pub hold_mounts: Vec<Pattern>,
+}
+
+impl Default for DiscoverSettings {
+    fn default() -> Self {
+        Self { hold_exec: false, hold_limit: Duration::from_millis(500), hold_mounts: Vec::new() }
+    }
 }
 
 /// Which kind of kernel hook to use.

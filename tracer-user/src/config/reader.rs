@@ -242,6 +242,14 @@ impl Reader {
         Some(expanded)
     }
 
+    /// Yes or no.
+    pub(super) fn flag(&mut self, node: &Node<'_, '_>) -> Option<bool> {
+        let YamlData::Value(Scalar::Boolean(flag)) = &node.yaml.data else {
+            return self.wrong_type(node, "`true` or `false`");
+        };
+        Some(*flag)
+    }
+
     /// A text that `parse` understands; its error says what would be right.
     pub(super) fn parsed<T>(
         &mut self,

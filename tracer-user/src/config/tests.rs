@@ -38,6 +38,7 @@ state_dir: /tmp/state
 hooks: tracepoint
 ring_buffer_size: 64KiB
 btf: /tmp/btf
+discover: { hold_exec: true, hold_limit: 2s, hold_mounts: ["/run/*/rootfs"] }
 services:
   - name: recommend
     match: { exe: "/usr/bin/recommend-*", cmdline: "*--port*", cgroup: "*/recommend.service" }
@@ -61,6 +62,8 @@ join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, 
     assert_eq!(service.report.as_ref().map(|report| report.to.len()), Some(2));
     assert_eq!(config.join.skew, Duration::from_millis(5));
     assert_eq!(config.join.memory_limit, 64 << 20);
+    assert!(config.discover.hold_exec && config.discover.hold_mounts[0].matches("/run/c1/rootfs"));
+    assert_eq!(config.discover.hold_limit, Duration::from_secs(2));
 }
 
 #[test]
@@ -109,6 +112,14 @@ fn a_release_and_a_group_have_sources_of_their_own() {
             (5, "services[0].release[2]", "one of `go_build_info`"),
             (6, "services[0].group", "`env:NAME`"),
         ],
+    );
+}
+
+#[test]
+fn holding_programs_has_bounds() {
+    check_problems(
+        &format!("discover: {{ hold_exec: yes please, hold_limit: 1m }}\n{SMALLEST}"),
+        &[(1, "discover.hold_exec", "`true` or `false`"), (1, "discover.hold_limit", "`1ms` to `10s`")],
     );
 }
 

@@ -6,7 +6,7 @@ use super::proc;
 use crate::config::{SdkProbe, Service};
 
 /// Folders that shared libraries are looked for in when no process has mapped them yet.
-const LIBRARY_FOLDERS: [&str; 7] = [
+pub(super) const LIBRARY_FOLDERS: [&str; 7] = [
     "/lib",
     "/usr/lib",
     "/usr/local/lib",

@@ -9,10 +9,13 @@ mod files;
 mod identity;
 mod labels;
 mod proc;
+mod program;
 mod release_file;
 mod releases;
 mod table;
 
 pub use collectors::{Answer, Collectors, resolve};
 pub use files::{matching_processes, probe_files};
+pub(crate) use proc::cgroup;
+pub use program::files_of_program;
 pub use table::{Process, Processes, Verdict};

@@ -24,7 +24,7 @@ pub(super) fn command_line(pid: u32) -> io::Result<String> {
 }
 
 /// Path of the cgroup in the version 2 hierarchy.
-pub(super) fn cgroup(pid: u32) -> io::Result<String> {
+pub(crate) fn cgroup(pid: u32) -> io::Result<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     Ok(text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned())
 }

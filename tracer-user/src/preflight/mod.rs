@@ -4,6 +4,7 @@
 //! failure found here, `check` prints all of it.
 
 pub mod btf;
+mod hold;
 pub mod layout;
 mod namespaces;
 mod privileges;
@@ -54,6 +55,7 @@ pub fn run(config: &Config) -> Vec<Check> {
     let mut checks = privileges::checks();
     checks.extend([namespaces::check(), kernel_layout(&config.btf), uprobes(), kprobes()]);
     checks.push(address(config));
+    checks.extend(hold::checks(config));
     for service in &config.services {
         checks.extend(service_checks(service));
     }

@@ -17,6 +17,7 @@ use crate::{
     discover::{self, Collectors, Processes},
     domain::Kind,
     export::http::ProbeState,
+    hold::Ask,
     ingest::clock::Clock,
     join::Join,
     symbols::{self, SymbolError},
@@ -167,6 +168,30 @@ impl Coverage {
         let missing: Vec<_> = sdk_probes(&self.services[service]).map(|(function, _)| function).collect();
         if !missing.is_empty() {
             self.expected.add(Expected::new(pid, service, missing, started_ns, seen));
+        }
+    }
+
+    /// Attaches to what a program will have mapped that the process `pid` is about to execute, as one of these
+    /// services. What is not found is looked for when it runs.
+    pub(super) fn prepare(
+        &mut self,
+        kernel: &mut Kernel,
+        metrics: &Metrics,
+        clock: &Clock,
+        program: &Path,
+        ask: &Ask,
+    ) {
+        let services = Arc::clone(&self.services);
+        for (index, service) in ask.services.iter().filter_map(|index| Some((*index, services.get(*index)?)))
+        {
+            for (function, probe) in sdk_probes(service) {
+                for file in discover::files_of_program(probe, ask.pid, program, &ask.path) {
+                    match self.attach(kernel, index, function, probe, &file, clock) {
+                        Err(failure) if !failure.passing => drop(self.give_up(failure, metrics)),
+                        Ok(_) | Err(_) => {}
+                    }
+                }
+            }
         }
     }
 

@@ -34,6 +34,7 @@ use crate::{
         http::{self, Status},
         recording::Recording,
     },
+    hold::{Gate, Policy},
     ingest::{
         clock::{self, Clock},
         interpret::Interpreter,
@@ -144,15 +145,8 @@ fn prepare(
             coverage.expect(*pid, process.service, clock.now_ns(), false);
         }
     }
-    let mut join = Join::new(join_config(config));
+    let join = Join::new(join_config(config));
     metrics.state_limit_bytes.set(i64::try_from(config.join.memory_limit).unwrap_or(i64::MAX));
-    if !running.is_empty() {
-        let now_ns = clock.now_ns();
-        for kind in [Kind::Request, Kind::Exposure] {
-            join.set_horizon(kind, now_ns);
-        }
-        metrics.horizon_moves.with_label_values(&["process_older_than_capture"]).inc();
-    }
     let source: Arc<str> = config.source.as_str().into();
     let interpreter = Interpreter::new(Arc::clone(&services), Arc::clone(&source), clock);
     let names = interpreter.collectors().names();
@@ -173,10 +167,21 @@ fn prepare(
         join,
         recording,
         clock,
+        gate: None,
     };
     worker.tell_collectors()?;
     worker.wait_for_names()?;
     worker.kernel.set_capture(true)?;
+    // Only now: what runs already is probed as it is.
+    worker.gate = config.discover.hold_exec.then(|| Gate::start(&Policy::of(config))).transpose()?;
+    if !running.is_empty() {
+        let now_ns = clock.now_ns();
+        for kind in [Kind::Request, Kind::Exposure] {
+            worker.join.set_horizon(kind, now_ns);
+        }
+        let moves = &worker.publisher.metrics.horizon_moves;
+        moves.with_label_values(&["process_older_than_capture"]).inc();
+    }
     tracing::info!(
         running = running.len(),
         sleepable_uprobes = worker.kernel.sleepable(),

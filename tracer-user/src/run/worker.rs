@@ -29,6 +29,7 @@ use crate::{
     discover::{Answer, Processes, Verdict},
     domain::{Event, Outcome},
     export::recording::Recording,
+    hold::{Counts, Gate},
     ingest::{
         clock::{self, Clock},
         decode::decode,
@@ -65,6 +66,8 @@ pub(super) struct Worker {
     pub(super) recording: Option<Recording>,
     pub(super) suspicion: Suspicion,
     pub(super) publisher: Publisher,
+    /// Holds programs until they are probed, where that is configured and works.
+    pub(super) gate: Option<Gate>,
     pub(super) source: Arc<str>,
     pub(super) clock: Clock,
     /// What the current record tells; empty in between.
@@ -81,9 +84,12 @@ impl Worker {
         loop {
             if !stopping && stop.load(Ordering::Relaxed) {
                 stopping = true;
+                // Before anything that takes long: nobody is to wait for a daemon that ends.
+                self.gate = None;
                 self.kernel.set_capture(false)?;
             }
             self.wait()?;
+            self.open_gate();
             // Taken before the look at the ring: what is made meanwhile may be missed by it.
             let now_ns = self.clock.now_ns();
             self.processes.follow_idle(now_ns, self.clock.step_ns());
@@ -123,9 +129,31 @@ impl Worker {
     /// Waits until the kernel side asks for a look at the ring, or it is time for one.
     fn wait(&self) -> anyhow::Result<()> {
         let timeout = Timespec { tv_sec: 0, tv_nsec: DRAIN_INTERVAL_NS };
-        match poll(&mut [PollFd::new(&self.ring, PollFlags::IN)], Some(&timeout)) {
+        let mut sources = vec![PollFd::new(&self.ring, PollFlags::IN)];
+        sources.extend(self.gate.as_ref().map(|gate| PollFd::new(gate, PollFlags::IN)));
+        match poll(&mut sources, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error).context("cannot wait for the ring buffer"),
+        }
+    }
+
+    /// Attaches to the programs that are held, and lets them pass.
+    fn open_gate(&mut self) {
+        let Some(gate) = &mut self.gate else { return };
+        let served = gate.take().and_then(|asks| {
+            asks.iter().try_for_each(|ask| {
+                let program = gate.program(ask);
+                let metrics = &self.publisher.metrics;
+                self.coverage.prepare(&mut self.kernel, metrics, &self.clock, &program, ask);
+                gate.answer(ask)
+            })
+        });
+        self.publisher.metrics.set_held(&gate.counts());
+        if let Err(error) = served {
+            tracing::error!(%error, "programs are no longer held until they are probed: the process that did it is lost");
+            self.publisher.metrics.attach_errors.with_label_values(&["gate_lost"]).inc();
+            self.publisher.metrics.set_held(&Counts { file_systems: 0, ..gate.counts() });
+            self.gate = None;
         }
     }
 

@@ -12,6 +12,7 @@ mod describe;
 pub mod go;
 mod image;
 mod pattern;
+mod runpath;
 mod search;
 mod site;
 mod usdt;
@@ -27,6 +28,7 @@ use memmap2::Mmap;
 pub use self::{
     describe::{DescribeError, describe, describe_in},
     image::ElfProblem,
+    runpath::library_folders,
     site::{Site, SiteReason, SiteRefusal},
     usdt::{UsdtSite, find_usdt, find_usdt_in},
 };

@@ -12,6 +12,7 @@ use super::Metric;
 use crate::{
     build,
     domain::{Edge, Kind, Labels, LinkOutcome, Outcome},
+    hold,
     ingest::interpret::Reason,
     join::{Evicted, Pending},
 };
@@ -56,6 +57,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     delay: HistogramVec,
     attach_gap: HistogramVec,
+    held: IntCounterVec,
+    hold_file_systems: Gauge,
     ratio: GaugeVec,
     pending: IntGaugeVec,
     state_bytes: IntGauge,
@@ -126,6 +129,8 @@ impl Metrics {
             requests: counters(Metric::Requests, &["outcome", "service", "release", "group"])?,
             delay,
             attach_gap,
+            held: counters(Metric::HeldExecs, &["outcome"])?,
+            hold_file_systems: gauge(Metric::HoldFileSystems)?,
             ratio: gauges(Metric::BrokenLinkRatio, &["edge", "service", "release", "bound"])?,
             pending: int_gauges(Metric::Pending, &["table"])?,
             state_bytes: int_gauge(Metric::StateBytes)?,
@@ -227,6 +232,19 @@ impl Metrics {
     /// Counts a process whose SDK functions could be called for this long, in nanoseconds, before they were probed.
     pub fn observe_attach_gap(&self, service: &str, gap_ns: u64) {
         self.attach_gap.with_label_values(&[service]).observe(seconds(gap_ns));
+    }
+
+    /// Publishes what became of programs on watched file systems.
+    #[expect(clippy::cast_precision_loss, reason = "so many file systems there are not")]
+    pub fn set_held(&self, counts: &hold::Counts) {
+        let hold::Counts { passed, released, timed_out, refused, file_systems } = *counts;
+        let outcomes =
+            [("passed", passed), ("released", released), ("timed_out", timed_out), ("refused", refused)];
+        for (outcome, count) in outcomes {
+            let counter = self.held.with_label_values(&[outcome]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        self.hold_file_systems.set(file_systems as f64);
     }
 
     /// Publishes what waits in the join.

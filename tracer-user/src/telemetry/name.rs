@@ -55,6 +55,10 @@ pub enum Metric {
     AttachGap,
     /// Look-ups of collectors' names.
     CollectorLookups,
+    /// Programs that were held until they were probed.
+    HeldExecs,
+    /// File systems on which programs are held.
+    HoldFileSystems,
     /// How far the watermark is behind the clock.
     WatermarkLag,
     /// How far the system clock was stepped.
@@ -92,6 +96,8 @@ impl Metric {
         Self::AttachErrors,
         Self::AttachGap,
         Self::CollectorLookups,
+        Self::HeldExecs,
+        Self::HoldFileSystems,
         Self::WatermarkLag,
         Self::ClockStep,
         Self::BuildInfo,
@@ -126,6 +132,8 @@ impl Metric {
             Self::AttachErrors => "linktracer_attach_errors_total",
             Self::AttachGap => "linktracer_attach_gap_seconds",
             Self::CollectorLookups => "linktracer_collector_lookups_total",
+            Self::HeldExecs => "linktracer_held_execs_total",
+            Self::HoldFileSystems => "linktracer_hold_file_systems",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::BuildInfo => "linktracer_build_info",
@@ -175,6 +183,8 @@ impl Metric {
             }
             Self::TargetProcesses => "Processes that are traced, by service.",
             Self::AttachErrors => "Probes that could not be put in place, by reason.",
+            Self::HeldExecs => "Executed programs on watched file systems, by what became of them.",
+            Self::HoldFileSystems => "File systems on which programs are held until they are probed.",
             Self::AttachGap => "How long a started process could call SDK functions before they were probed.",
             Self::CollectorLookups => "Look-ups of collectors' names, by name and outcome.",
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
