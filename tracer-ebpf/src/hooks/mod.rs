@@ -14,5 +14,6 @@ mod sendmmsg;
 mod sendmsg;
 mod sendto;
 mod syscall;
+mod tls_write;
 mod write;
 mod writev;

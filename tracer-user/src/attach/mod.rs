@@ -5,8 +5,9 @@
 
 mod hooks;
 mod sdk;
+mod tls;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -20,13 +21,14 @@ use tracer_common::{
     limits::WAKEUP_FILL_DIVISOR,
     settings::{
         COLLECTOR_KEY_BITS, CollectorKey, Offsets, SWITCH_OFF, SWITCH_ON, TARGET_BODIES, TARGET_MESSAGES,
-        TARGET_TRACED,
+        TARGET_TLS, TARGET_TRACED,
     },
 };
 
 pub use self::{
     hooks::{AttachedHook, HookKind},
     sdk::{SdkFunction, SdkSite},
+    tls::{TLS_FUNCTIONS, TlsFunction},
 };
 use crate::config::{HookChoice, Network, Service};
 
@@ -157,6 +159,20 @@ impl Kernel {
         self.sdk.attach(&mut self.ebpf, site)
     }
 
+    /// Attaches to a function of a TLS library, in every process that maps the file; which of them
+    /// count is in the table of processes.
+    ///
+    /// # Errors
+    /// [`AttachError::Sdk`].
+    pub fn attach_tls(
+        &mut self,
+        function: &TlsFunction,
+        file: &Path,
+        offset: u64,
+    ) -> Result<(), AttachError> {
+        tls::attach(&mut self.ebpf, function, file, offset)
+    }
+
     /// Starts or ends capture, for all hooks at once.
     ///
     /// # Errors
@@ -214,11 +230,10 @@ impl Kernel {
 
 /// What the kernel side has to know of a process of this service.
 pub const fn target_flags(service: &Service) -> u32 {
-    match &service.request {
-        Some(request) if request.body.is_some() => TARGET_MESSAGES | TARGET_BODIES,
-        Some(_) => TARGET_MESSAGES,
-        None => 0,
-    }
+    let Some(request) = &service.request else { return 0 };
+    let bodies = if request.body.is_some() { TARGET_BODIES } else { 0 };
+    let tls = if request.tls { TARGET_TLS } else { 0 };
+    TARGET_MESSAGES | bodies | tls
 }
 
 /// Key of a network in the kernel's table: the port is always compared as a whole.

@@ -37,7 +37,8 @@ pub fn matching_processes(service: &Service) -> Vec<u32> {
 /// The files that the probe goes into, as far as they are known: those that the processes `pids`
 /// use, and where none runs, those that the configuration names. As this process reaches them.
 pub fn probe_files(service: &Service, probe: &SdkProbe, pids: &[u32]) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = pids.iter().filter_map(|pid| file_of_process(probe, *pid)).collect();
+    let mut files: Vec<PathBuf> =
+        pids.iter().filter_map(|pid| file_of_process(probe.library.as_deref(), *pid)).collect();
     if let Some(file) = file_by_name(service, probe) {
         files.push(file);
     }
@@ -46,11 +47,12 @@ pub fn probe_files(service: &Service, probe: &SdkProbe, pids: &[u32]) -> Vec<Pat
     files
 }
 
-/// The file that the probe goes into in one process, once it is there.
-pub(super) fn file_of_process(probe: &SdkProbe, pid: u32) -> Option<PathBuf> {
-    let path = match &probe.library {
+/// The library of that name or path in one process, once it is there; with `None` its executable. As
+/// this process reaches it.
+pub fn file_of_process(library: Option<&str>, pid: u32) -> Option<PathBuf> {
+    let path = match library {
         None => proc::exe(pid).ok()?,
-        Some(library) if library.starts_with('/') => library.clone(),
+        Some(library) if library.starts_with('/') => library.to_owned(),
         Some(library) => {
             let mapped = proc::mapped_files(pid).ok()?;
             mapped.into_iter().find(|file| is_library(file, library))?

@@ -14,5 +14,5 @@ mod releases;
 mod table;
 
 pub use collectors::{Answer, Collectors, resolve};
-pub use files::{matching_processes, probe_files};
+pub use files::{file_of_process, matching_processes, probe_files};
 pub use table::{Process, Processes, Verdict};

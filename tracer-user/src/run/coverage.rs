@@ -10,6 +10,7 @@ use std::{
 
 use tracer_common::counters::Hook;
 
+use super::tls::TlsProbes;
 use crate::{
     attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkSite},
     config::{SdkProbe, Service},
@@ -46,7 +47,7 @@ struct SiteKey {
 
 /// What tells one file from another, as the kernel does when it attaches.
 #[derive(PartialEq, Eq, Hash)]
-enum FileIdentity {
+pub(super) enum FileIdentity {
     /// A file of an ordinary file system.
     Plain { device: u64, inode: u64 },
     /// A file seen through an overlay. Each mount has a device number of its own, while the inode number,
@@ -56,7 +57,7 @@ enum FileIdentity {
 }
 
 impl FileIdentity {
-    fn of(file: &Path) -> io::Result<Self> {
+    pub(super) fn of(file: &Path) -> io::Result<Self> {
         /// `OVERLAYFS_SUPER_MAGIC` in `linux/magic.h`.
         const OVERLAYFS: i64 = 0x794c_7630;
         let metadata = fs::metadata(file)?;
@@ -78,6 +79,7 @@ pub(super) struct Coverage {
     expected: Vec<Expected>,
     /// For each service what is missing because names of collectors have no address.
     unknown_names: Vec<Option<String>>,
+    tls: TlsProbes,
 }
 
 /// Why a place has no probe.
@@ -111,7 +113,14 @@ impl Coverage {
     pub(super) fn new(services: Arc<[Service]>, hooks: &[AttachedHook]) -> Self {
         let hooks = hooks.iter().map(|attached| attached.hook).collect();
         let unknown_names = vec![None; services.len()];
-        Self { services, hooks, sites: HashMap::new(), expected: Vec::new(), unknown_names }
+        Self {
+            services,
+            hooks,
+            sites: HashMap::new(),
+            expected: Vec::new(),
+            unknown_names,
+            tls: TlsProbes::default(),
+        }
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
@@ -137,6 +146,9 @@ impl Coverage {
 
     /// Looks for the SDK's functions in a process of the service from now on.
     pub(super) fn expect(&mut self, pid: u32, service: usize, since_ns: u64) {
+        if has_tls(&self.services[service]) {
+            self.tls.expect(pid, since_ns);
+        }
         for (function, _) in sdk_probes(&self.services[service]) {
             self.expected.push(Expected { pid, service, function, since_ns });
         }
@@ -150,6 +162,10 @@ impl Coverage {
         join: &mut Join,
         clock: &Clock,
     ) -> anyhow::Result<()> {
+        let now_ns = clock.now_ns();
+        if self.tls.look(kernel, metrics, now_ns, ATTACH_GRACE_NS) {
+            self.move_horizon("attached_late", now_ns, join, metrics);
+        }
         if self.expected.is_empty() {
             return Ok(());
         }
@@ -233,6 +249,9 @@ impl Coverage {
             for (function, _) in sdk_probes(service) {
                 counts.insert((index, function.name()), 0);
             }
+            if has_tls(service) {
+                counts.insert((index, Hook::TlsWrite.name()), self.tls.file_count());
+            }
         }
         for (site, _) in self.sites.iter().filter(|(_, state)| state.is_ok()) {
             *counts.entry((site.service, site.function.name())).or_default() += 1;
@@ -304,6 +323,11 @@ impl Coverage {
 pub(super) struct AttachFailure(String);
 
 const SEND_HOOKS: [Hook; 5] = [Hook::Sendto, Hook::Sendmsg, Hook::Sendmmsg, Hook::Write, Hook::Writev];
+
+/// Are the service's messages of interest where it encrypts them?
+fn has_tls(service: &Service) -> bool {
+    service.request.as_ref().is_some_and(|request| request.tls)
+}
 
 fn sdk_probes(service: &Service) -> impl Iterator<Item = (SdkFunction, &SdkProbe)> {
     let functions = [SdkFunction::Exposure, SdkFunction::Click];

@@ -6,6 +6,7 @@
 
 mod coverage;
 mod publish;
+mod tls;
 mod worker;
 
 use std::{
