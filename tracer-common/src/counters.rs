@@ -28,11 +28,13 @@ pub enum Hook {
     Fork = 9,
     /// A process ended.
     Exit = 10,
+    /// Something was handed to a TLS library.
+    TlsWrite = 11,
 }
 
 impl Hook {
     /// Every hook, by its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Sendto,
         Self::Sendmsg,
         Self::Sendmmsg,
@@ -44,6 +46,7 @@ impl Hook {
         Self::Exec,
         Self::Fork,
         Self::Exit,
+        Self::TlsWrite,
     ];
 
     /// The hook's name in metric labels.
@@ -60,6 +63,7 @@ impl Hook {
             Self::Exec => "exec",
             Self::Fork => "fork",
             Self::Exit => "exit",
+            Self::TlsWrite => "tls_write",
         }
     }
 
@@ -136,7 +140,7 @@ const OUTCOMES: u32 = HitOutcome::Http2 as u32 + 1;
 const _: () = assert!(OUTCOMES as usize == HitOutcome::ALL.len());
 
 /// Entries of the counter table.
-pub const COUNTER_COUNT: u32 = (Hook::Exit as u32 + 1) * OUTCOMES;
+pub const COUNTER_COUNT: u32 = (Hook::TlsWrite as u32 + 1) * OUTCOMES;
 const _: () = assert!(COUNTER_COUNT as usize == Hook::ALL.len() * HitOutcome::ALL.len());
 
 /// Where the counter of a hook's outcome stands in the table.

@@ -81,7 +81,8 @@ pub struct SendRecord {
     /// [`SEND_POSITIONED`] from the start of the call.
     pub position: u32,
     /// Bytes that the process had read from the same connection, counted likewise; 0 where it is not
-    /// known.
+    /// known. Of a TLS connection the lower half of the buffer's address, by which a call that is made
+    /// again is told.
     pub received: u32,
     /// `SEND_` flags.
     pub flags: u16,

@@ -120,6 +120,8 @@ pub const TARGET_TRACED: u32 = 2;
 pub const TARGET_MESSAGES: u32 = 1 << 8;
 /// Added to the state: bodies of its messages are of interest, too.
 pub const TARGET_BODIES: u32 = 1 << 9;
+/// Added to the state: its messages are of interest where it hands them to a TLS library, too.
+pub const TARGET_TLS: u32 = 1 << 10;
 
 /// What a collector is found by: the port in network byte order, then the address, an IPv4 address as
 /// IPv6 maps it.

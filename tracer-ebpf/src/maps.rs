@@ -16,7 +16,7 @@ use tracer_common::{
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(DEFAULT_RING_BYTES, 0);
 
-/// Hits by hook and outcome: 110 counters of 8 bytes on each CPU.
+/// Hits by hook and outcome: 120 counters of 8 bytes on each CPU.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
 

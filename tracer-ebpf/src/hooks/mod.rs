@@ -14,6 +14,7 @@ mod sendmmsg;
 mod sendmsg;
 mod sendto;
 mod syscall;
+mod tls_write;
 mod usdt;
 mod write;
 mod writev;

@@ -40,9 +40,9 @@ pub struct Call {
 
 /// A send record with room for `CAPACITY` bytes of payload.
 #[repr(C)]
-struct Entry<const CAPACITY: usize> {
-    record: SendRecord,
-    payload: [u8; CAPACITY],
+pub struct Entry<const CAPACITY: usize> {
+    pub record: SendRecord,
+    pub payload: [u8; CAPACITY],
 }
 
 /// Submits the call's first buffer alone.

@@ -8,9 +8,10 @@ mod programs;
 mod sdk;
 #[cfg(test)]
 mod stack;
+mod tls;
 mod usdt;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -24,7 +25,7 @@ use tracer_common::{
     limits::WAKEUP_FILL_DIVISOR,
     settings::{
         COLLECTOR_KEY_BITS, CollectorKey, Offsets, SWITCH_OFF, SWITCH_ON, TARGET_BODIES, TARGET_MESSAGES,
-        TARGET_TRACED,
+        TARGET_TLS, TARGET_TRACED,
     },
     usdt::MAX_USDT_SITES,
 };
@@ -34,6 +35,7 @@ pub use self::{
     hooks::{AttachedHook, HookKind},
     programs::{Trial, try_each},
     sdk::{SdkFunction, SdkPlace, SdkSite},
+    tls::{TLS_FUNCTIONS, TlsFunction},
     usdt::UsdtPlace,
 };
 use crate::config::{HookChoice, Network, Service};
@@ -202,6 +204,20 @@ impl Kernel {
         }
     }
 
+    /// Attaches to a function of a TLS library, in every process that maps the file; which of them
+    /// count is in the table of processes.
+    ///
+    /// # Errors
+    /// [`AttachError::Sdk`].
+    pub fn attach_tls(
+        &mut self,
+        function: &TlsFunction,
+        file: &Path,
+        offset: u64,
+    ) -> Result<(), AttachError> {
+        tls::attach(&mut self.ebpf, function, file, offset)
+    }
+
     /// Starts or ends capture, for all hooks at once.
     ///
     /// # Errors
@@ -280,11 +296,10 @@ fn has_cookies() -> bool {
 
 /// What the kernel side has to know of a process of this service.
 pub const fn target_flags(service: &Service) -> u32 {
-    match &service.request {
-        Some(request) if request.body.is_some() => TARGET_MESSAGES | TARGET_BODIES,
-        Some(_) => TARGET_MESSAGES,
-        None => 0,
-    }
+    let Some(request) = &service.request else { return 0 };
+    let bodies = if request.body.is_some() { TARGET_BODIES } else { 0 };
+    let tls = if request.tls { TARGET_TLS } else { 0 };
+    TARGET_MESSAGES | bodies | tls
 }
 
 /// Key of a network in the kernel's table: the port is always compared as a whole.

@@ -137,8 +137,9 @@ fn process_match(reader: &mut Reader, node: &Node<'_, '_>) -> ProcessMatch {
 }
 
 fn request(reader: &mut Reader, node: &Node<'_, '_>) -> Option<RequestProbe> {
-    let fields = reader.map(node, &["id", "direction"]);
+    let fields = reader.map(node, &["id", "direction", "tls"]);
     let direction = fields.optional("direction").and_then(|node| reader.parsed(&node, direction));
+    let tls = fields.optional("tls").and_then(|node| reader.parsed(&node, tls));
     let id = fields.required(reader, "id")?;
     let fields = reader.map(&id, &["header", "body"]);
     let header = fields.optional("header").and_then(|node| reader.parsed(&node, header_name));
@@ -146,7 +147,12 @@ fn request(reader: &mut Reader, node: &Node<'_, '_>) -> Option<RequestProbe> {
     if fields.optional("header").is_none() && fields.optional("body").is_none() {
         reader.problem(&id, "where the id is is not said: give `header`, `body` or both");
     }
-    Some(RequestProbe { header, body, direction: direction.unwrap_or(Direction::Any) })
+    Some(RequestProbe {
+        header,
+        body,
+        direction: direction.unwrap_or(Direction::Any),
+        tls: tls.unwrap_or(true),
+    })
 }
 
 fn sdk_probe(reader: &mut Reader, node: &Node<'_, '_>) -> Option<SdkProbe> {
@@ -315,6 +321,14 @@ fn body_field(text: &str) -> Result<Vec<String>, String> {
         Err(format!(
             "\"{text}\" is no field; write it like `request_id`, or `meta.request_id` within an object"
         ))
+    }
+}
+
+fn tls(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("unknown way with TLS \"{text}\"; one of `auto`, `off`")),
     }
 }
 

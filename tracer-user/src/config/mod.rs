@@ -144,6 +144,9 @@ pub struct RequestProbe {
     pub body: Option<Vec<String>>,
     /// `direction`: which messages that the service sends are looked at. Default `any`.
     pub direction: Direction,
+    /// `tls`: whether messages are also looked at where they are handed to a TLS library. Default
+    /// `auto`, which does.
+    pub tls: bool,
 }
 
 /// Which messages that a service sends are looked at.

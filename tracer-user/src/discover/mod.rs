@@ -15,7 +15,7 @@ mod releases;
 mod table;
 
 pub use collectors::{Answer, Collectors, resolve};
-pub use files::{matching_processes, probe_files};
+pub use files::{file_of_process, matching_processes, probe_files};
 pub(crate) use proc::cgroup;
 pub use program::files_of_program;
 pub use table::{Process, Processes, Verdict};

@@ -286,7 +286,7 @@ impl Processes {
 
     /// The file that a probe goes into in one process, once it is there.
     pub fn probe_file(probe: &SdkProbe, pid: u32) -> Option<PathBuf> {
-        files::file_of_process(probe, pid)
+        files::file_of_process(probe.library.as_deref(), pid)
     }
 
     /// Is there such a process, and does it still run?

@@ -8,6 +8,7 @@ mod hold;
 pub mod layout;
 mod namespaces;
 mod privileges;
+mod tls;
 pub mod tracefs;
 
 use std::{fmt, net::TcpListener, path::Path};
@@ -147,6 +148,7 @@ fn service_checks(service: &Service) -> Vec<Check> {
         count => format!("{count} running now"),
     };
     checks.push(check(subject("processes"), Status::Good, text));
+    checks.extend(tls::service_check(service, &running));
     for (what, probe) in [("exposure", &service.exposure), ("click", &service.click)] {
         let Some(probe) = probe else { continue };
         let places = discover::probe_files(service, probe, &running);

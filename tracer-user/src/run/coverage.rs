@@ -10,7 +10,10 @@ use std::{
 
 use tracer_common::counters::Hook;
 
-use super::expected::{Expectations, Expected};
+use super::{
+    expected::{Expectations, Expected},
+    tls::TlsProbes,
+};
 use crate::{
     attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkPlace, SdkSite, UsdtPlace},
     config::{SdkProbe, Service, Target},
@@ -37,7 +40,7 @@ struct SiteKey {
 
 /// What tells one file from another, as the kernel does when it attaches.
 #[derive(PartialEq, Eq, Hash)]
-enum FileIdentity {
+pub(super) enum FileIdentity {
     /// A file of an ordinary file system.
     Plain { device: u64, inode: u64 },
     /// A file seen through an overlay. Each mount has a device number of its own, while the inode number,
@@ -47,7 +50,7 @@ enum FileIdentity {
 }
 
 impl FileIdentity {
-    fn of(file: &Path) -> io::Result<Self> {
+    pub(super) fn of(file: &Path) -> io::Result<Self> {
         /// `OVERLAYFS_SUPER_MAGIC` in `linux/magic.h`.
         const OVERLAYFS: i64 = 0x794c_7630;
         let metadata = fs::metadata(file)?;
@@ -80,6 +83,7 @@ pub(super) struct Coverage {
     horizon_ns: u64,
     /// For each service what is missing because names of collectors have no address.
     unknown_names: Vec<Option<String>>,
+    tls: TlsProbes,
 }
 
 /// Why a place has no probe.
@@ -123,8 +127,8 @@ impl Coverage {
     pub(super) fn new(services: Arc<[Service]>, hooks: &[AttachedHook]) -> Self {
         let hooks = hooks.iter().map(|attached| attached.hook).collect();
         let unknown_names = vec![None; services.len()];
-        let (sites, expected) = (HashMap::new(), Expectations::default());
-        Self { services, hooks, sites, expected, horizon_ns: 0, unknown_names }
+        let (sites, expected, tls) = (HashMap::new(), Expectations::default(), TlsProbes::default());
+        Self { services, hooks, sites, expected, horizon_ns: 0, unknown_names, tls }
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
@@ -165,6 +169,9 @@ impl Coverage {
     /// Looks for the SDK's functions in a process of the service from now on. `seen`: it executed its program at
     /// `started_ns`; else it was found then.
     pub(super) fn expect(&mut self, pid: u32, service: usize, started_ns: u64, seen: bool) {
+        if has_tls(&self.services[service]) {
+            self.tls.expect(pid, started_ns);
+        }
         let missing: Vec<_> = sdk_probes(&self.services[service]).map(|(function, _)| function).collect();
         if !missing.is_empty() {
             self.expected.add(Expected::new(pid, service, missing, started_ns, seen));
@@ -197,7 +204,11 @@ impl Coverage {
 
     /// Looks again for everything that is expected and due.
     pub(super) fn retry(&mut self, kernel: &mut Kernel, metrics: &Metrics, join: &mut Join, clock: &Clock) {
-        for mut expected in self.expected.take_due(clock.now_ns()) {
+        let now_ns = clock.now_ns();
+        if self.tls.look(kernel, metrics, now_ns, ATTACH_GRACE_NS) {
+            self.move_horizon("attached_late", now_ns, join, metrics);
+        }
+        for mut expected in self.expected.take_due(now_ns) {
             let now_ns = clock.now_ns();
             if !Processes::is_running(expected.pid) {
                 self.ended(&expected, now_ns, metrics, join);
@@ -344,6 +355,9 @@ impl Coverage {
             for (function, _) in sdk_probes(service) {
                 counts.insert((index, function.name()), 0);
             }
+            if has_tls(service) {
+                counts.insert((index, Hook::TlsWrite.name()), self.tls.file_count());
+            }
         }
         for (site, state) in &self.sites {
             *counts.entry((site.service, site.function.name())).or_default() +=
@@ -453,6 +467,11 @@ pub(super) struct AttachFailure {
 }
 
 const SEND_HOOKS: [Hook; 5] = [Hook::Sendto, Hook::Sendmsg, Hook::Sendmmsg, Hook::Write, Hook::Writev];
+
+/// Are the service's messages of interest where it encrypts them?
+fn has_tls(service: &Service) -> bool {
+    service.request.as_ref().is_some_and(|request| request.tls)
+}
 
 fn sdk_probes(service: &Service) -> impl Iterator<Item = (SdkFunction, &SdkProbe)> {
     let functions = [SdkFunction::Exposure, SdkFunction::Click];

@@ -9,6 +9,7 @@ mod expected;
 mod privileges;
 mod publish;
 mod suspicion;
+mod tls;
 mod worker;
 
 use std::{

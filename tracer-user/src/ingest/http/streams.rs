@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::SocketAddr,
 };
 
@@ -40,7 +41,8 @@ pub struct Send<'a> {
     pub new: bool,
     /// The same call has another piece, in another record.
     pub more: bool,
-    /// Bytes that the process had read from the connection, modulo 2^32.
+    /// Bytes that the process had read from the connection, modulo 2^32. Of a TLS connection, what
+    /// tells buffers apart.
     pub received: u32,
     /// Length of the piece.
     pub piece_len: u32,
@@ -66,9 +68,28 @@ struct Stream {
     at: u32,
     received: u32,
     parser: Parser,
+    /// The last call that handed it something to encrypt.
+    last_call: Option<TlsCall>,
     /// Its place in the order of use.
     turn: u64,
     used_ns: u64,
+}
+
+/// What tells a call of a TLS library from the one before: its buffer, and what that holds. A library
+/// whose socket does not take more asks for the same call again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct TlsCall {
+    buffer: u32,
+    len: u32,
+    hash: u64,
+}
+
+impl TlsCall {
+    fn of(send: &Send<'_>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        send.payload.hash(&mut hasher);
+        Self { buffer: send.received, len: send.piece_len, hash: hasher.finish() }
+    }
 }
 
 /// The connections of all traced processes.
@@ -94,18 +115,27 @@ impl Streams {
     ) -> bool {
         let key = Key { stream: send.stream, pid, peer: send.peer, local_port: send.local_port };
         let mut stream = self.remove(&key).unwrap_or_else(|| Stream::new(service, send));
+        let call = (hook == Hook::TlsWrite).then(|| TlsCall::of(send));
+        if call.is_some() && call == stream.last_call {
+            stream.used_ns = now_ns;
+            self.insert(key, stream);
+            return false;
+        }
         if send.new && stream.at != send.position {
             stream.parser.end(wanted, false, out);
             stream = Stream::new(service, send);
         }
         let is_new = stream.feed(wanted, send, out);
-        if send.positioned || send.more {
+        let is_whole = !send.positioned && !send.more;
+        if is_whole {
+            stream.parser.end(wanted, true, out);
+        }
+        if !is_whole || call.is_some() {
             stream.service = service;
             stream.hook = hook;
             stream.used_ns = now_ns;
+            stream.last_call = call;
             self.insert(key, stream);
-        } else {
-            stream.parser.end(wanted, true, out);
         }
         is_new
     }
@@ -161,6 +191,7 @@ impl Stream {
             at: send.position,
             received: send.received,
             parser: Parser::default(),
+            last_call: None,
             turn: 0,
             used_ns: 0,
         }

@@ -12,7 +12,7 @@ use crate::config::{Direction, RequestProbe, Service};
 type Told = Result<Vec<u8>, NoId>;
 
 fn header_probe() -> RequestProbe {
-    RequestProbe { header: Some("X-Request-Id".to_owned()), body: None, direction: Direction::Any }
+    RequestProbe { header: Some("X-Request-Id".to_owned()), body: None, direction: Direction::Any, tls: true }
 }
 
 fn body_probe() -> RequestProbe {
@@ -294,6 +294,33 @@ fn a_connection_that_goes_silent_is_given_up_and_counted() {
     connection.streams.forget_idle(&services, 60_000_000_000);
     assert_eq!(connection.streams.take_given_up(), [Hook::Write]);
     assert_eq!(connection.streams.count(), 0);
+}
+
+#[test]
+fn a_call_of_a_tls_library_that_is_made_again_counts_once() {
+    let mut connection = Connection::new(header_probe());
+    let mut call = |buffer: u32, payload: &str| {
+        let send = Send {
+            peer: None,
+            stream: 1,
+            local_port: 0,
+            position: 0,
+            positioned: false,
+            new: true,
+            more: false,
+            received: buffer,
+            piece_len: length(payload.as_ref()),
+            payload: payload.as_bytes(),
+        };
+        let place = (7, Hook::TlsWrite, 0);
+        connection.streams.take((0, &connection.wanted), place, &send, &mut connection.told)
+    };
+    assert!(call(100, ONE));
+    assert!(!call(100, ONE));
+    assert!(!call(100, ONE));
+    assert!(call(100, TWO), "the same buffer with another message");
+    assert!(call(200, TWO), "another buffer with the same message");
+    assert_eq!(connection.told, [id("r-1"), id("r-2"), id("r-2")]);
 }
 
 // ---- Any stream, cut in any way.
