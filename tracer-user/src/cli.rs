@@ -16,9 +16,9 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    build,
+    build, compare,
     config::{Config, ConfigError, HookChoice},
-    demo, preflight, replay, run, symbols,
+    demo, lint, preflight, replay, run, symbols,
 };
 
 /// From request to exposure to click, seen from the kernel: which tracking links of a
@@ -43,6 +43,10 @@ enum Command {
     Record(RecordArgs),
     /// Join recorded events and print what became of them.
     Replay(replay::ReplayArgs),
+    /// Compare two releases: did users click less, or did links break?
+    Compare(compare::CompareArgs),
+    /// Say what is wrong with AnalysisTemplates of Argo Rollouts, and why.
+    Lint(lint::LintArgs),
     /// Show which functions of a program could be probed, at which place, and why there.
     Symbols(SymbolsArgs),
     /// Trace a small service with faults of known number, and show the truth beside what was measured.
@@ -120,6 +124,11 @@ pub fn main() -> ExitCode {
         }),
         Command::Check(args) => configured(args).and_then(|config| Ok(check(&config)?)),
         Command::Replay(args) => replay_command(args).map_err(Failure::Failed),
+        Command::Compare(args) => {
+            let compared = compare::run(args, &mut io::stdout().lock(), &mut io::stderr().lock());
+            compared.map(|()| true).map_err(Failure::Failed)
+        }
+        Command::Lint(args) => lint::run(args, &mut io::stdout().lock()).map_err(Failure::Failed),
         Command::Symbols(args) => {
             let described =
                 symbols::describe(&args.binary, args.pattern.as_deref(), &mut io::stdout().lock());

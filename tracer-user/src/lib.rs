@@ -7,6 +7,7 @@
 pub mod attach;
 pub mod build;
 pub mod cli;
+pub mod compare;
 pub mod config;
 pub mod demo;
 pub mod discover;
@@ -14,7 +15,9 @@ pub mod domain;
 pub mod export;
 pub mod ingest;
 pub mod join;
+pub mod lint;
 pub mod preflight;
+pub mod prometheus_api;
 pub mod replay;
 pub mod run;
 pub mod slo;

@@ -26,7 +26,7 @@ use clap::{Args, ValueEnum};
 pub use reader::{EventReader, LineError, MAX_LINE_BYTES, Record};
 pub use writer::write_event;
 
-use crate::domain::{Counts, Kind};
+use crate::domain::{Counts, Kind, Outcome};
 use crate::join::{Join, JoinConfig, Reports};
 
 /// Rejected lines beyond this many are counted and no longer named.
@@ -43,6 +43,14 @@ pub struct ReplayArgs {
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     pub output: OutputFormat,
 
+    /// How to join them.
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// How recorded events are joined: the options of the windows.
+#[derive(Debug, Clone, Args)]
+pub struct JoinArgs {
     /// Longest time from a request to its exposures.
     #[arg(long, value_name = "DURATION", default_value_t = Span(JoinConfig::default().exposure_window_ns))]
     pub exposure_window: Span,
@@ -110,7 +118,7 @@ impl fmt::Display for Span {
     }
 }
 
-impl ReplayArgs {
+impl JoinArgs {
     /// The join that the options ask for.
     pub fn join_config(&self) -> JoinConfig {
         JoinConfig {
@@ -137,13 +145,13 @@ pub fn run(
     mut output: impl Write,
     errors: impl Write,
 ) -> anyhow::Result<()> {
-    let counts = if args.file == Path::new("-") {
-        join_lines(args, "stdin", input, errors)?
+    let mut counts = Counts::default();
+    let rejected = if args.file == Path::new("-") {
+        join_lines(&args.join, "stdin", input, errors, |outcome| counts.apply(outcome))?
     } else {
-        let name = args.file.display().to_string();
-        let file = File::open(&args.file).with_context(|| format!("open {name}"))?;
-        join_lines(args, &name, BufReader::with_capacity(1 << 18, file), errors)?
+        join_file(&args.join, &args.file, errors, |outcome| counts.apply(outcome))?
     };
+    counts.rejected = rejected;
     match args.output {
         OutputFormat::Text => output.write_all(table::render(&counts).as_bytes()),
         OutputFormat::Json => {
@@ -155,39 +163,52 @@ pub fn run(
     .context("write the counts")
 }
 
-/// Joins every line of `input`.
+/// Joins every line of the file and hands each outcome to `visit`; as [`join_lines`].
+pub fn join_file(
+    args: &JoinArgs,
+    path: &Path,
+    errors: impl Write,
+    visit: impl FnMut(&Outcome),
+) -> anyhow::Result<u64> {
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("open {name}"))?;
+    join_lines(args, &name, BufReader::with_capacity(1 << 18, file), errors, visit)
+}
+
+/// Joins every line of `input`, hands each outcome to `visit`, names what was rejected on `errors`, and
+/// returns how many lines that were. Fails when the input cannot be read.
 fn join_lines(
-    args: &ReplayArgs,
+    args: &JoinArgs,
     name: &str,
     input: impl BufRead,
     mut errors: impl Write,
-) -> anyhow::Result<Counts> {
+    mut visit: impl FnMut(&Outcome),
+) -> anyhow::Result<u64> {
     let mut join = Join::new(args.join_config());
     if let Some(start_ns) = args.coverage_start {
         join.set_horizon(Kind::Request, start_ns);
         join.set_horizon(Kind::Exposure, start_ns);
     }
-    let mut counts = Counts::default();
+    let mut rejected = 0;
     let mut outcomes = Vec::new();
     let mut reader = EventReader::new(input);
     while let Some(Record { line, event }) = reader.next_record().with_context(|| format!("read {name}"))? {
         match event {
             Ok(event) => join.push(event, &mut outcomes),
             Err(reason) => {
-                counts.rejected += 1;
-                if counts.rejected <= MAX_NAMED_REJECTIONS {
+                rejected += 1;
+                if rejected <= MAX_NAMED_REJECTIONS {
                     // Whoever closed the error stream does not want to know.
                     let _ = writeln!(errors, "{name}:{line}: {reason}");
                 }
             }
         }
-        counts.extend(outcomes.iter());
-        outcomes.clear();
+        outcomes.drain(..).for_each(|outcome| visit(&outcome));
     }
     join.finish(&mut outcomes);
-    counts.extend(outcomes.iter());
-    if let Some(unnamed @ 1..) = counts.rejected.checked_sub(MAX_NAMED_REJECTIONS) {
+    outcomes.iter().for_each(visit);
+    if let Some(unnamed @ 1..) = rejected.checked_sub(MAX_NAMED_REJECTIONS) {
         let _ = writeln!(errors, "{name}: {unnamed} more lines were rejected");
     }
-    Ok(counts)
+    Ok(rejected)
 }
