@@ -4,7 +4,10 @@
 //! cleans up after itself: processes are children that are killed when their handle is dropped.
 
 pub mod daemon;
+pub mod promtool;
 pub mod reference;
+pub mod simulation;
+pub mod templates;
 
 use std::{
     env,

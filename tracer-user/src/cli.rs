@@ -16,7 +16,7 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    build, compare,
+    baseline, build, compare,
     config::{Config, ConfigError, HookChoice},
     demo, lint, preflight, replay, run, symbols,
 };
@@ -45,6 +45,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Compare two releases: did users click less, or did links break?
     Compare(compare::CompareArgs),
+    /// Say what CTR is usual at this hour, from the past week.
+    Baseline(baseline::BaselineArgs),
     /// Say what is wrong with AnalysisTemplates of Argo Rollouts, and why.
     Lint(lint::LintArgs),
     /// Show which functions of a program could be probed, at which place, and why there.
@@ -127,6 +129,9 @@ pub fn main() -> ExitCode {
         Command::Compare(args) => {
             let compared = compare::run(args, &mut io::stdout().lock(), &mut io::stderr().lock());
             compared.map(|()| true).map_err(Failure::Failed)
+        }
+        Command::Baseline(args) => {
+            baseline::run(args, &mut io::stdout()).map(|()| true).map_err(Failure::Failed)
         }
         Command::Lint(args) => lint::run(args, &mut io::stdout().lock()).map_err(Failure::Failed),
         Command::Symbols(args) => {

@@ -5,6 +5,7 @@
 //! decides and why is in docs/semantics.md; the whole picture is in docs/architecture.md.
 
 pub mod attach;
+pub mod baseline;
 pub mod build;
 pub mod cli;
 pub mod compare;

@@ -108,10 +108,8 @@ impl Prometheus {
             .map(|file| fs::read_to_string(file).with_context(|| format!("read {}", file.display())))
             .transpose()?;
         // What the server has to say stands in the body, whatever the status.
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .build();
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build();
         Ok(Self {
             agent: config.into(),
             url: url.trim_end_matches('/').to_owned(),
@@ -183,7 +181,9 @@ impl Prometheus {
         let query = &parameters[0].1;
         match serde_json::from_str(&text) {
             Ok(Answer { status, data: Some(data), .. }) if status == "success" => Ok(data),
-            Ok(Answer { error: Some(error), .. }) => bail!("{url} refuses the query: {error}\n  query: {query}"),
+            Ok(Answer { error: Some(error), .. }) => {
+                bail!("{url} refuses the query: {error}\n  query: {query}")
+            }
             _ => bail!("{url} does not answer as Prometheus does (status {status})"),
         }
     }
@@ -202,6 +202,16 @@ pub fn quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+/// A count that Prometheus estimated, as a whole number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "is not negative; the cast saturates"
+)]
+pub fn whole(count: f64) -> u64 {
+    count.max(0.0).round() as u64
 }
 
 fn finite(text: &str) -> Option<f64> {

@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `test`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `simulate`, `lint`, `test`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
@@ -14,6 +14,7 @@ mod kernel_side;
 mod lint;
 mod machine;
 mod setup;
+mod simulate;
 mod test;
 mod vm;
 
@@ -36,6 +37,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Run the demo in a virtual machine, on another kernel
     Vm(vm::Arguments),
+    /// Print how often comparisons, baselines and canary gates are right: the tables of docs/decisions.md
+    Simulate,
     /// Formatting and lints, of both sides
     Lint,
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => demo::main(&arguments).map(|never| match never {}),
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Simulate => simulate::main().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
     };

@@ -94,7 +94,7 @@ pub fn run(args: &CompareArgs, mut output: impl Write, errors: impl Write) -> Re
 }
 
 /// A share of the command line: within 0 and 1, both excluded.
-fn share(text: &str) -> Result<f64, String> {
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
         _ => Err("not a number between 0 and 1".to_owned()),

@@ -62,11 +62,9 @@ impl Report {
             comparison::Verdict::Worse => Verdict::Worse,
             comparison::Verdict::Undecided => Verdict::Undecided,
         };
-        let is_worse = |finding: Finding| {
-            verdict == Verdict::Worse && finding.verdict == comparison::Verdict::Worse
-        };
-        let causes =
-            [(Cause::LinksBroke, comparison.linking), (Cause::ClickedLess, comparison.clicking)];
+        let is_worse =
+            |finding: Finding| verdict == Verdict::Worse && finding.verdict == comparison::Verdict::Worse;
+        let causes = [(Cause::LinksBroke, comparison.linking), (Cause::ClickedLess, comparison.clicking)];
         let causes = causes.into_iter().filter(|(_, finding)| is_worse(*finding)).map(|(cause, _)| cause);
         Self {
             service: args.service.clone(),
@@ -97,7 +95,8 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let percent = |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.3} %", share * 100.0));
+        let percent =
+            |share: Option<f64>| share.map_or("-".to_owned(), |share| format!("{:.3} %", share * 100.0));
         let mut table = Table::new();
         table.load_style(NOTHING);
         let mut row = |name: &str, of: &dyn Fn(&Side) -> String| {

@@ -9,14 +9,17 @@ use anyhow::Result;
 
 use super::{CompareArgs, Gathered};
 use crate::{
-    prometheus_api::{Prometheus, Sample, quoted},
+    prometheus_api::{Prometheus, Sample, quoted, whole},
     slo::{comparison::Arm, doubt::Conditions},
 };
 
 pub(super) fn gather(args: &CompareArgs, server: &Prometheus, at: SystemTime) -> Result<Gathered> {
     let asked = Asked { args, server, at };
-    let origin =
-        format!("{} up to {}", humantime::format_duration(args.window), humantime::format_rfc3339_seconds(at));
+    let origin = format!(
+        "{} up to {}",
+        humantime::format_duration(args.window),
+        humantime::format_rfc3339_seconds(at)
+    );
     Ok(Gathered {
         stable: asked.arm(&args.stable)?,
         canary: asked.arm(&args.canary)?,
@@ -106,8 +109,7 @@ impl Asked<'_> {
             self.server.sum(&query, self.at)
         };
         let share = |back: Duration| {
-            let (stable, canary) =
-                (exposures(&self.args.stable, back)?, exposures(&self.args.canary, back)?);
+            let (stable, canary) = (exposures(&self.args.stable, back)?, exposures(&self.args.canary, back)?);
             let all = stable + canary;
             Ok::<Option<f64>, anyhow::Error>((all > 0.0).then(|| canary / all))
         };
@@ -118,9 +120,4 @@ impl Asked<'_> {
 /// A duration as the range of a selector; at least a second.
 fn range(duration: Duration) -> String {
     format!("[{}s]", duration.as_secs().max(1))
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "is not negative; the cast saturates")]
-fn whole(count: f64) -> u64 {
-    count.max(0.0).round() as u64
 }

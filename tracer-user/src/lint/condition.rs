@@ -32,10 +32,12 @@ impl fmt::Display for ConditionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(reason) => write!(f, "it cannot be read: {reason}"),
-            Self::Field(name) => write!(f, "it reads the field `{name}`, but the result is a list of numbers"),
-            Self::ListAsNumber => {
-                f.write_str("it takes the result for a number, but it is a list: result[0] is the first number")
+            Self::Field(name) => {
+                write!(f, "it reads the field `{name}`, but the result is a list of numbers")
             }
+            Self::ListAsNumber => f.write_str(
+                "it takes the result for a number, but it is a list: result[0] is the first number",
+            ),
             Self::Call(name) => write!(f, "it calls `{name}`, which is not there or does not take this"),
             Self::NotBoolean => f.write_str("it is neither true nor false"),
             Self::Types(operator) => write!(f, "the operands of `{operator}` do not fit"),
@@ -240,7 +242,9 @@ impl Expression {
     fn collect_numbers(&self, numbers: &mut Vec<f64>) {
         match self {
             Self::Number(number) => numbers.push(*number),
-            Self::IsNan(of) | Self::IsInf(of) | Self::Not(of) | Self::Negative(of) => of.collect_numbers(numbers),
+            Self::IsNan(of) | Self::IsInf(of) | Self::Not(of) | Self::Negative(of) => {
+                of.collect_numbers(numbers)
+            }
             Self::Binary(_, left, right) => {
                 left.collect_numbers(numbers);
                 right.collect_numbers(numbers);
@@ -250,7 +254,11 @@ impl Expression {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the parser takes whole numbers only")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the parser takes whole numbers only"
+)]
 fn item(result: &[f64], index: f64) -> Option<f64> {
     result.get(index as usize).copied()
 }
@@ -356,8 +364,7 @@ impl Parser<'_> {
     }
 
     fn number(&mut self) -> Result<f64, ConditionError> {
-        let length =
-            self.rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(self.rest.len());
+        let length = self.rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(self.rest.len());
         let exponent = self.rest[length..].strip_prefix(['e', 'E']).map_or(0, |rest| {
             let sign = usize::from(rest.starts_with(['+', '-']));
             let digits = rest[sign..].find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len() - sign);
@@ -411,7 +418,9 @@ mod tests {
         assert_eq!(refused("result[0]"), ConditionError::NotBoolean);
         assert_eq!(refused("default(result, 0) > 1"), ConditionError::Call("default".into()));
         assert_eq!(refused("len(result) && true"), ConditionError::Types("&&".into()));
-        for text in ["", "result[0] >", "result[0] > 1 1", "(result[0] > 1", "x > 1", "result[-1] > 1", "1 > é"] {
+        for text in
+            ["", "result[0] >", "result[0] > 1 1", "(result[0] > 1", "x > 1", "result[-1] > 1", "1 > é"]
+        {
             assert!(matches!(refused(text), ConditionError::Unreadable(_)), "{text}");
         }
     }

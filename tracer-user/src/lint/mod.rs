@@ -58,7 +58,11 @@ pub fn run(args: &LintArgs, mut output: impl Write) -> Result<bool> {
         OutputFormat::Json => {
             let located: Vec<Located<'_>> = all
                 .iter()
-                .map(|(file, template, finding)| Located { file: file.clone(), template, finding: finding.clone() })
+                .map(|(file, template, finding)| Located {
+                    file: file.clone(),
+                    template,
+                    finding: finding.clone(),
+                })
                 .collect();
             let list = serde_json::to_string(&located).context("serialise the findings")?;
             writeln!(output, "{list}")

@@ -36,8 +36,11 @@ pub(super) fn faults(query: &str) -> Vec<QueryFault> {
 /// The parts of a text that is several queries, by line, semicolon or comma; `None` when it is not.
 fn parts(query: &str) -> Option<Vec<String>> {
     ['\n', ';', ','].into_iter().find_map(|separator| {
-        let parts: Vec<String> =
-            query.split(separator).map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
+        let parts: Vec<String> = query
+            .split(separator)
+            .map(|part| part.trim().to_owned())
+            .filter(|part| !part.is_empty())
+            .collect();
         (parts.len() > 1 && parts.iter().all(|part| parser::parse(part).is_ok())).then_some(parts)
     })
 }

@@ -265,9 +265,12 @@ fn word(phase: Phase) -> &'static str {
 
 /// Numbers on, below and above each number that the conditions name.
 fn trial_numbers(conditions: &Conditions) -> Vec<f64> {
-    let named = [&conditions.success, &conditions.failure].into_iter().flatten().flat_map(|one| one.numbers());
-    let mut tried: Vec<f64> =
-        named.chain([0.0]).flat_map(|number| [number - 1.0, number - 1e-6, number, number + 1e-6, number + 1.0]).collect();
+    let named =
+        [&conditions.success, &conditions.failure].into_iter().flatten().flat_map(|one| one.numbers());
+    let mut tried: Vec<f64> = named
+        .chain([0.0])
+        .flat_map(|number| [number - 1.0, number - 1e-6, number, number + 1e-6, number + 1.0])
+        .collect();
     tried.sort_by(f64::total_cmp);
     tried.dedup();
     tried

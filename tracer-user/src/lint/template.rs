@@ -96,7 +96,10 @@ impl Metric {
     ///
     /// # Errors
     /// One of them cannot be evaluated, whatever the result.
-    pub fn conditions(&self, arguments: &BTreeMap<String, String>) -> Result<Conditions, (Placed, ConditionError)> {
+    pub fn conditions(
+        &self,
+        arguments: &BTreeMap<String, String>,
+    ) -> Result<Conditions, (Placed, ConditionError)> {
         let parse = |condition: &Option<Placed>| {
             let parsed = condition.as_ref().map(|placed| {
                 Condition::parse(&filled_in(&placed.text, arguments)).map_err(|error| (placed.clone(), error))
@@ -149,7 +152,9 @@ fn template(document: &MarkedYaml<'_>) -> Template {
         Some((scalar(get(argument, "name")?)?, get(argument, "value").and_then(scalar)))
     });
     Template {
-        name: get(document, "metadata").and_then(|metadata| scalar(get(metadata, "name")?)).unwrap_or_default(),
+        name: get(document, "metadata")
+            .and_then(|metadata| scalar(get(metadata, "name")?))
+            .unwrap_or_default(),
         arguments: arguments.collect(),
         metrics: list(spec.and_then(|spec| get(spec, "metrics"))).map(metric).collect(),
     }

@@ -102,10 +102,9 @@ impl fmt::Display for Doubt {
                 "{:.1} % of release {release} reaches back beyond the coverage horizon",
                 share * 100.0
             ),
-            Self::LateCoverage { moves } => write!(
-                f,
-                "the coverage horizon moved {moves} times because a process was traced too late"
-            ),
+            Self::LateCoverage { moves } => {
+                write!(f, "the coverage horizon moved {moves} times because a process was traced too late")
+            }
             Self::SilentDaemons { count } => {
                 write!(f, "daemons that answered within the window and no longer do: {count}")
             }

@@ -43,11 +43,15 @@ pub enum Metric {
     ClockStep,
     /// What this is.
     BuildInfo,
+    /// Usual CTR, of `linktracer baseline`.
+    BaselineCtr,
+    /// What it was learned from.
+    BaselineHours,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -68,6 +72,8 @@ impl Metric {
         Self::WatermarkLag,
         Self::ClockStep,
         Self::BuildInfo,
+        Self::BaselineCtr,
+        Self::BaselineHours,
     ];
 
     /// The name.
@@ -93,6 +99,8 @@ impl Metric {
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::BuildInfo => "linktracer_build_info",
+            Self::BaselineCtr => "linktracer_baseline_ctr",
+            Self::BaselineHours => "linktracer_baseline_hours",
         }
     }
 
@@ -129,6 +137,10 @@ impl Metric {
                 "How far the system clock was stepped since the start; events are not moved by it."
             }
             Self::BuildInfo => "What this is; always 1.",
+            Self::BaselineCtr => {
+                "Quantiles of the CTR that is usual at this hour for a sample of the current size; absent without a baseline."
+            }
+            Self::BaselineHours => "Hours that the baseline was fitted to; 0 without one.",
         }
     }
 }

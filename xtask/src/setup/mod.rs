@@ -18,7 +18,7 @@ use anyhow::{Result, bail};
 
 pub(crate) use self::{
     apt::fetch_into,
-    steps::{NGINX, PROMETHEUS, Step, busybox, extracted, go_binary},
+    steps::{EXPR, NGINX, PROMETHEUS, Step, busybox, extracted, go_binary},
 };
 use crate::machine::Machine;
 

@@ -11,7 +11,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use statrs::function::beta::inv_beta_reg;
+use statrs::function::{beta::beta_reg, erf::erf_inv};
 
 /// Two days.
 pub const MIN_HOURS: usize = 48;
@@ -165,7 +165,7 @@ impl Baseline {
                 }
                 Ok(beta_binomial_quantile(quantile, exposures, mean, correlation))
             }
-            Shape::BetaMoments { a, b } => Ok(inv_beta_reg(*a, *b, quantile)),
+            Shape::BetaMoments { a, b } => Ok(beta_quantile(quantile, *a, *b)),
         }
     }
 }
@@ -206,9 +206,8 @@ fn beta_binomial(hours: &[Hour]) -> [(f64, f64); HOURS_OF_DAY] {
         }
     }
     let overall = within_unit(all.clicks / all.exposures);
-    let raw = of_day.map(|sums| {
-        if sums.exposures > 0.0 { within_unit(sums.clicks / sums.exposures) } else { overall }
-    });
+    let raw = of_day
+        .map(|sums| if sums.exposures > 0.0 { within_unit(sums.clicks / sums.exposures) } else { overall });
     let correlation = correlation(hours, &of_day, &raw);
     // Relative variance of each raw mean, from counting and from day to day.
     let variances: Vec<f64> = of_day
@@ -221,8 +220,8 @@ fn beta_binomial(hours: &[Hour]) -> [(f64, f64); HOURS_OF_DAY] {
     let seen: Vec<usize> = (0..HOURS_OF_DAY).filter(|&hour| of_day[hour].exposures > 0.0).collect();
     let effect = |hour: usize| raw[hour] / overall - 1.0;
     // How much hours of day really differ: what is left when the scatter of their means is taken away.
-    let between: f64 =
-        seen.iter().map(|&hour| effect(hour) * effect(hour) - variances[hour]).sum::<f64>() / seen.len() as f64;
+    let between: f64 = seen.iter().map(|&hour| effect(hour) * effect(hour) - variances[hour]).sum::<f64>()
+        / seen.len() as f64;
     let between = between.max(0.0);
     std::array::from_fn(|hour| {
         // A mean of few samples is drawn towards that of all hours.
@@ -260,7 +259,7 @@ fn beta_binomial_quantile(quantile: f64, exposures: u64, mean: f64, correlation:
     if exposures > MAX_COUNTED {
         let correlation = ((1.0 + (n - 1.0) * correlation) / n).clamp(MIN_CORRELATION, MAX_CORRELATION);
         let total = 1.0 / correlation - 1.0;
-        return inv_beta_reg(mean * total, (1.0 - mean) * total, quantile);
+        return beta_quantile(quantile, mean * total, (1.0 - mean) * total);
     }
     let total = 1.0 / correlation - 1.0;
     let (a, b) = (mean * total, (1.0 - mean) * total);
@@ -292,6 +291,31 @@ fn beta_binomial_quantile(quantile: f64, exposures: u64, mean: f64, correlation:
         threshold += 1.0;
     }
     threshold / n
+}
+
+/// Where a beta distribution has `quantile` below it.
+fn beta_quantile(quantile: f64, a: f64, b: f64) -> f64 {
+    /// From here on a normal distribution with a correction for the skewness is as good, and series that
+    /// converge slowly are not needed.
+    const NEARLY_NORMAL: f64 = 200.0;
+    let total = a + b;
+    let mean = a / total;
+    if a.min(b) > NEARLY_NORMAL {
+        let z = std::f64::consts::SQRT_2 * erf_inv(2.0 * quantile - 1.0);
+        let deviation = (mean * (1.0 - mean) / (total + 1.0)).sqrt();
+        let skewness = 2.0 * (b - a) * (total + 1.0).sqrt() / ((total + 2.0) * (a * b).sqrt());
+        return (mean + deviation * (z + (z * z - 1.0) * skewness / 6.0)).clamp(0.0, 1.0);
+    }
+    let (mut low, mut high) = (0.0, 1.0);
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if beta_reg(a, b, middle) < quantile {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }
 
 /// Away from the ends, where no distribution has a shape.

@@ -1,7 +1,7 @@
 //! Edge cases and known values. How often a usual hour is called unusual is measured by
 //! tests/tests/simulations.rs.
 
-use super::{Baseline, Hour, Method, NoBaseline, beta_binomial_quantile, hour_of_day};
+use super::{Baseline, Hour, Method, NoBaseline, beta_binomial_quantile, beta_quantile, hour_of_day};
 
 /// A week in which each hour has `exposures`, and the CTR that `ctr` gives for day and hour of day.
 fn week(exposures: u64, ctr: impl Fn(u64, u64) -> f64) -> Vec<Hour> {
@@ -72,6 +72,10 @@ fn quantiles_of_the_beta_binomial_are_those_of_its_definition() {
     }
     // Without correlation it is the binomial: of 100 at 0.5, 41 or fewer come with probability 0.0443.
     assert_eq!(beta_binomial_quantile(0.05, 100, 0.5, 1e-9) * 100.0, 42.0);
+    // Both ways to a quantile of the beta distribution agree where one gives way to the other.
+    let (series, normal) = (beta_quantile(0.05, 200.0, 3_800.0), beta_quantile(0.05, 200.01, 3_800.19));
+    assert!((series - normal).abs() < 1e-6, "{series} {normal}");
+    assert!((beta_quantile(0.25, 1.0, 1.0) - 0.25).abs() < 1e-12);
     // Beyond what is counted through, it goes on as before.
     let (counted, continuous) = (
         beta_binomial_quantile(0.05, 10_000_000, 0.05, 1e-5),

@@ -105,10 +105,8 @@ pub fn split(stable: &Arm, canary: &Arm) -> Option<Split> {
     let linked = |rate: f64, share: f64, rate_variance: f64, share_variance: f64| {
         share * share * rate_variance + rate * rate * share_variance + rate_variance * share_variance
     };
-    let links_broke =
-        product(mean(rates), sum(rate_variances) / 4.0, change(shares), sum(share_variances));
-    let clicked_less =
-        product(mean(shares), sum(share_variances) / 4.0, change(rates), sum(rate_variances));
+    let links_broke = product(mean(rates), sum(rate_variances) / 4.0, change(shares), sum(share_variances));
+    let clicked_less = product(mean(shares), sum(share_variances) / 4.0, change(rates), sum(rate_variances));
     let total = Estimate::around(
         rates.1 * shares.1 - rates.0 * shares.0,
         linked(rates.0, shares.0, rate_variances.0, share_variances.0)
