@@ -59,9 +59,9 @@ fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
     let processes = fields.required(reader, "match").map(|node| process_match(reader, &node));
     let release = fields.optional("release").map(|node| {
         let nodes = reader.list(&node);
-        nodes.iter().filter_map(|node| reader.parsed(node, label_source)).collect()
+        nodes.iter().filter_map(|node| reader.parsed(node, release_source)).collect()
     });
-    let group = fields.optional("group").and_then(|node| reader.parsed(&node, label_source));
+    let group = fields.optional("group").and_then(|node| reader.parsed(&node, group_source));
     let request = fields.optional("request").and_then(|node| request(reader, &node));
     let exposure = fields.optional("exposure").and_then(|node| sdk_probe(reader, &node));
     let click = fields.optional("click").and_then(|node| sdk_probe(reader, &node));
@@ -216,12 +216,26 @@ fn header_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn label_source(text: &str) -> Result<LabelSource, String> {
+fn release_source(text: &str) -> Result<LabelSource, String> {
     match text.split_once(':') {
-        Some(("env", name)) if !name.is_empty() => Ok(LabelSource::Environment(name.to_owned())),
+        Some(("file", path)) if path.starts_with('/') => Ok(LabelSource::File(path.to_owned())),
+        Some(("file", path)) => {
+            Err(format!("\"{path}\" is no absolute path; write it like `file:/models/active`"))
+        }
         None if text == "go_build_info" => Ok(LabelSource::GoBuildInfo),
-        _ => Err(format!("unknown source \"{text}\"; one of `env:NAME`, `go_build_info`")),
+        _ => environment(text).ok_or_else(|| {
+            format!("unknown source \"{text}\"; one of `go_build_info`, `env:NAME`, `file:/PATH`")
+        }),
     }
+}
+
+fn group_source(text: &str) -> Result<LabelSource, String> {
+    environment(text).ok_or_else(|| format!("unknown source \"{text}\"; write it like `env:NAME`"))
+}
+
+fn environment(text: &str) -> Option<LabelSource> {
+    let name = text.strip_prefix("env:").filter(|name| !name.is_empty())?;
+    Some(LabelSource::Environment(name.to_owned()))
 }
 
 fn host_name() -> String {

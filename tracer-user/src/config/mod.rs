@@ -72,7 +72,7 @@ pub struct Service {
     pub name: String,
     /// `match`: which processes belong to it.
     pub processes: ProcessMatch,
-    /// `release`: where a process says what it runs; the first source that answers counts.
+    /// `release`: where a process says what it runs; the first source that answers counts, then every file.
     pub release: Vec<LabelSource>,
     /// `group`: where a process says its A/B group.
     pub group: Option<LabelSource>,
@@ -104,6 +104,8 @@ pub enum LabelSource {
     Environment(String),
     /// `go_build_info`: the commit that the Go toolchain wrote into the executable.
     GoBuildInfo,
+    /// `file:PATH`, of releases only: a link's target or a file's first line, as the process sees it.
+    File(String),
 }
 
 /// How requests are recognised.

@@ -40,7 +40,7 @@ btf: /tmp/btf
 services:
   - name: recommend
     match: { exe: "/usr/bin/recommend-*", cmdline: "*--port*", cgroup: "*/recommend.service" }
-    release: [go_build_info, "env:BUILD_COMMIT_TAG"]
+    release: [go_build_info, "env:BUILD_COMMIT_TAG", "file:/models/active"]
     group: "env:AB_GROUP"
     request: { id: { header: X-Request-Id } }
     exposure: { library: librecsdk.so, symbol: trackExposure, args: "(request_id cstr, item_id cstr)" }
@@ -54,7 +54,7 @@ join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, 
     assert_eq!(config.ring_buffer_size, 65536);
     assert!(service.processes.exe.as_ref().is_some_and(|exe| exe.matches("/usr/bin/recommend-7")));
     assert!(!service.processes.exe.as_ref().is_some_and(|exe| exe.matches("/usr/bin/recommend-7/x")));
-    assert_eq!(service.release.len(), 2);
+    assert_eq!(service.release.len(), 3);
     let click = service.click.as_ref().expect("configured");
     assert_eq!((click.abi, click.args.locate(Abi::C).map(|ids| ids.request_id.slot)), (Some(Abi::C), Ok(2)));
     assert_eq!(service.report.as_ref().map(|report| report.to.len()), Some(2));
@@ -76,6 +76,21 @@ fn all_problems_are_reported_at_once_with_their_places() {
             (9, "services[1]", "nothing to trace"),
             (9, "services[1].match", "matches every process"),
             (10, "services[1].colour", "unknown key"),
+        ],
+    );
+}
+
+#[test]
+fn a_release_and_a_group_have_sources_of_their_own() {
+    let service = SMALLEST.trim_end().to_owned()
+        + "\n    release: [\"file:active\", \"env:\", commit]\n    group: go_build_info\n";
+    check_problems(
+        &service,
+        &[
+            (5, "services[0].release[0]", "no absolute path"),
+            (5, "services[0].release[1]", "one of `go_build_info`"),
+            (5, "services[0].release[2]", "one of `go_build_info`"),
+            (6, "services[0].group", "`env:NAME`"),
         ],
     );
 }

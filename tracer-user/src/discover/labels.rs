@@ -6,18 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::proc;
-use crate::{
-    config::{LabelSource, Service},
-    domain::Labels,
-    symbols::go,
-};
+use crate::domain::Labels;
 
 /// Values that the labels `release` and `group` can each have per service; what goes beyond becomes
 /// [`OTHER`]. Every value is a set of time series that the operator's Prometheus has to keep.
 pub(super) const MAX_VALUES: usize = 32;
-/// Longest value in bytes.
-const MAX_VALUE_LEN: usize = 64;
+/// Longest value in bytes: a commit and a model beside it.
+const MAX_VALUE_LEN: usize = 96;
 /// A value that no running process has had for this long makes room for a new one, and its series go:
 /// longer than the default click window, so that nothing that can still come belongs to it.
 const GONE_AFTER: Duration = Duration::from_secs(3600);
@@ -40,14 +35,12 @@ enum Label {
 }
 
 impl LabelBook {
-    /// The labels of a process of the service.
-    pub(super) fn of_process(&mut self, service: &Service, pid: u32, now: Instant) -> Arc<Labels> {
-        let release = service.release.iter().find_map(|source| value(source, pid)).unwrap_or_default();
-        let group = service.group.as_ref().and_then(|source| value(source, pid)).unwrap_or_default();
+    /// The labels of a process of the service that says so of itself.
+    pub(super) fn labels(&mut self, service: &str, release: &str, group: &str, now: Instant) -> Arc<Labels> {
         let labels = Labels {
-            service: service.name.as_str().into(),
-            release: self.bounded(&service.name, Label::Release, release, now),
-            group: self.bounded(&service.name, Label::Group, group, now),
+            service: service.into(),
+            release: self.bounded(service, Label::Release, release, now),
+            group: self.bounded(service, Label::Group, group, now),
         };
         Arc::clone(self.known.entry(labels.clone()).or_insert_with(|| Arc::new(labels)))
     }
@@ -84,7 +77,7 @@ impl LabelBook {
         gone
     }
 
-    fn bounded(&mut self, service: &str, label: Label, value: String, now: Instant) -> Box<str> {
+    fn bounded(&mut self, service: &str, label: Label, value: &str, now: Instant) -> Box<str> {
         let value: Box<str> = clean(value).into();
         let values = self.values.entry((service.into(), label)).or_default();
         if values.len() >= MAX_VALUES && !values.contains_key(&value) {
@@ -95,28 +88,19 @@ impl LabelBook {
     }
 }
 
-fn value(source: &LabelSource, pid: u32) -> Option<String> {
-    match source {
-        LabelSource::Environment(name) => proc::environment_variable(pid, name).ok()?,
-        LabelSource::GoBuildInfo => {
-            let file = proc::reach(pid, &proc::exe(pid).ok()?);
-            go::build_info(&file).ok()??.revision().map(str::to_owned)
-        }
+/// A value from a process is not trusted: short, and nothing that breaks a line. What is too long ends
+/// in a number made of all of it, so that two values that begin alike stay two.
+fn clean(value: &str) -> String {
+    let printable: String = value.chars().filter(|character| !character.is_control()).collect();
+    if printable.len() <= MAX_VALUE_LEN {
+        return printable;
     }
-    .filter(|value| !value.is_empty())
-}
-
-/// A value from a process is not trusted: short, and nothing that breaks a line.
-fn clean(value: String) -> String {
-    let printable = value.chars().filter(|character| !character.is_control());
-    let mut clean = String::new();
-    for character in printable {
-        if clean.len() + character.len_utf8() > MAX_VALUE_LEN {
-            break;
-        }
-        clean.push(character);
-    }
-    clean
+    // FNV-1a: the number has to be the same on every node and in every version.
+    let number = printable
+        .bytes()
+        .fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let mark = format!("~{number:08x}");
+    format!("{}{mark}", &printable[..printable.floor_char_boundary(MAX_VALUE_LEN - mark.len())])
 }
 
 #[cfg(test)]
@@ -129,36 +113,38 @@ mod tests {
     #[test]
     fn values_past_the_bound_become_other_and_known_ones_stay() {
         let (mut book, now) = (LabelBook::default(), Instant::now());
-        let mut release = |service: &str, value: String| book.bounded(service, Label::Release, value, now);
+        let mut release = |service: &str, value: &str| book.bounded(service, Label::Release, value, now);
         for number in 0..MAX_VALUES {
-            assert_eq!(&*release("a", format!("r{number}")), format!("r{number}"));
+            assert_eq!(&*release("a", &format!("r{number}")), format!("r{number}"));
         }
-        assert_eq!(&*release("a", "one more".to_owned()), OTHER);
-        assert_eq!(&*release("a", "r0".to_owned()), "r0");
-        assert_eq!(&*release("b", "first".to_owned()), "first");
+        assert_eq!(&*release("a", "one more"), OTHER);
+        assert_eq!(&*release("a", "r0"), "r0");
+        assert_eq!(&*release("b", "first"), "first");
     }
 
     #[test]
     fn a_release_that_no_process_has_any_more_makes_room_and_its_series_go() {
         let (mut book, start) = (LabelBook::default(), Instant::now());
         for number in 0..MAX_VALUES {
-            let release = book.bounded("a", Label::Release, format!("r{number}"), start);
+            let release = book.bounded("a", Label::Release, &format!("r{number}"), start);
             let labels = Labels { service: "a".into(), release, group: "".into() };
             book.known.insert(labels.clone(), Arc::new(labels));
         }
-        book.bounded("a", Label::Group, String::new(), start);
+        book.bounded("a", Label::Group, "", start);
         let later = start + GONE_AFTER;
         let kept = Labels { service: "a".into(), release: "r7".into(), group: "".into() };
         book.touch(&kept, later);
         let gone = book.forget_gone(later);
         assert_eq!(gone.len(), MAX_VALUES - 1);
         assert!(!gone.iter().any(|labels| **labels == kept));
-        assert_eq!(&*book.bounded("a", Label::Release, "new".to_owned(), later), "new");
+        assert_eq!(&*book.bounded("a", Label::Release, "new", later), "new");
     }
 
     #[test]
     fn a_value_of_a_lying_process_is_made_harmless() {
-        assert_eq!(clean("a\nb\u{7}c".to_owned()), "abc");
-        assert_eq!(clean("ä".repeat(100)).len(), 64);
+        assert_eq!(clean("a\nb\u{7}c"), "abc");
+        let (one, two) = (clean(&"ä".repeat(100)), clean(&"ä".repeat(101)));
+        assert!(one.len() <= 96 && one.starts_with("ääää"), "{one}");
+        assert_ne!(one, two, "they begin alike and are two");
     }
 }

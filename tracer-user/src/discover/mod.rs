@@ -5,8 +5,11 @@
 //! of targets is written by `run.rs`.
 
 mod files;
+mod identity;
 mod labels;
 mod proc;
+mod release_file;
+mod releases;
 mod table;
 
 pub use files::{matching_processes, probe_files};

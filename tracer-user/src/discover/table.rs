@@ -1,17 +1,28 @@
 //! The table of processes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::{files, labels::LabelBook, proc};
+use super::{
+    files,
+    identity::{Builds, Identity},
+    labels::{LabelBook, OTHER},
+    proc,
+    releases::ReleaseBook,
+};
 use crate::{
     config::{SdkProbe, Service},
-    domain::Labels,
+    domain::{Labels, Releases},
 };
+
+/// Looks at files that are part of releases, in one turn of the thread that joins: each takes microseconds of it.
+const MAX_LOOKS_PER_TURN: u32 = 256;
+/// The files of a process that does nothing are looked at this often, in nanoseconds.
+const IDLE_LOOK_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// A process that ended is remembered this long: what it did last may still be on its way from the
 /// kernel, behind records of others or, of its other threads, behind the record of its end.
@@ -22,8 +33,34 @@ const REMEMBER_FOR: Duration = Duration::from_secs(60);
 pub struct Process {
     /// Position of the service in the configuration.
     pub service: usize,
-    /// What its events are counted under.
-    pub labels: Arc<Labels>,
+    /// What its events are counted under now.
+    labels: Arc<Labels>,
+    /// What they were counted under before this time, in nanoseconds since the Unix epoch.
+    earlier: Option<(u64, Arc<Labels>)>,
+    followed: Option<Box<Followed>>,
+}
+
+/// What a process says of itself, where that can change while it runs.
+#[derive(Debug, Clone)]
+struct Followed {
+    identity: Identity,
+    /// When that was looked at last, in nanoseconds since the Unix epoch.
+    looked_ns: u64,
+}
+
+impl Process {
+    /// What an event of this time, in nanoseconds since the Unix epoch, is counted under.
+    pub fn labels_at(&self, unix_ns: u64) -> &Arc<Labels> {
+        match &self.earlier {
+            Some((until_ns, earlier)) if unix_ns < *until_ns => earlier,
+            _ => &self.labels,
+        }
+    }
+
+    /// May it say something else at this time than when it was looked at?
+    fn is_due(&self, unix_ns: u64) -> bool {
+        self.followed.as_ref().is_some_and(|followed| followed.looked_ns <= unix_ns)
+    }
 }
 
 /// What is to be done with a process in the kernel's table of targets.
@@ -39,7 +76,13 @@ pub enum Verdict {
 pub struct Processes {
     services: Arc<[Service]>,
     labels: LabelBook,
+    builds: Builds,
+    releases: ReleaseBook,
     table: HashMap<u32, Entry>,
+    /// Processes whose release can change, and the one to begin with next.
+    followed: BTreeSet<u32>,
+    next_followed: u32,
+    looks_left: u32,
 }
 
 /// What is known of one process id.
@@ -59,15 +102,26 @@ impl Entry {
 impl Processes {
     /// An empty table for these services.
     pub fn new(services: Arc<[Service]>) -> Self {
-        Self { services, labels: LabelBook::default(), table: HashMap::new() }
+        Self {
+            services,
+            labels: LabelBook::default(),
+            builds: Builds::default(),
+            releases: ReleaseBook::default(),
+            table: HashMap::new(),
+            followed: BTreeSet::new(),
+            next_followed: 0,
+            looks_left: MAX_LOOKS_PER_TURN,
+        }
     }
 
     /// The process, looked at now if that was not done before.
     pub fn get(&mut self, pid: u32) -> Option<&Process> {
         if !self.table.contains_key(&pid) {
             let process = self.look_at(pid, None);
-            // What is of no service is noted, too: it was asked for, and may be again at once.
-            self.table.insert(pid, Entry::running(process));
+            if process.is_none() || self.note(pid, process) == Verdict::Forget {
+                // What is of no service is noted, too: it was asked for, and may be again at once.
+                self.table.insert(pid, Entry::running(None));
+            }
         }
         self.table.get(&pid).and_then(|entry| entry.process.as_ref())
     }
@@ -132,12 +186,68 @@ impl Processes {
     /// Labels that no process has had for so long that nothing more can come under them.
     pub fn forget_labels(&mut self) -> Vec<Arc<Labels>> {
         let now = Instant::now();
+        let mut running: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for entry in self.table.values().filter(|entry| entry.ended.is_none()) {
-            if let Some(process) = &entry.process {
-                self.labels.touch(&process.labels, now);
+            if let Some(Process { labels, .. }) = &entry.process {
+                self.labels.touch(labels, now);
+                *running.entry((&labels.service, &labels.release)).or_default() += 1;
             }
         }
+        self.releases.count(&running, unix_seconds());
         self.labels.forget_gone(now)
+    }
+
+    /// Everything that is known of the releases that were seen on this node.
+    pub fn releases(&self, source: &str) -> Releases {
+        self.releases.releases(source)
+    }
+
+    /// Begins a turn: looks at files that are part of releases of processes that did nothing for a while.
+    /// Times as for [`Self::follow`].
+    pub fn follow_idle(&mut self, now_ns: u64, step_ns: i64) {
+        self.looks_left = MAX_LOOKS_PER_TURN;
+        let Some(pid) = self.followed.range(self.next_followed..).next().copied() else {
+            self.next_followed = 0;
+            return;
+        };
+        self.next_followed = pid.saturating_add(1);
+        let process = self.table.get(&pid).and_then(|entry| entry.process.as_ref());
+        if process.is_none_or(|process| process.is_due(now_ns.saturating_sub(IDLE_LOOK_INTERVAL_NS))) {
+            self.follow(pid, now_ns, step_ns);
+        }
+    }
+
+    /// Is its release partly in a file that has to be looked at before an event of this time, in nanoseconds
+    /// since the Unix epoch, can be labelled? Each yes takes one of the looks of this turn.
+    pub fn is_look_due(&mut self, pid: u32, unix_ns: u64) -> bool {
+        let is_due = self.looks_left > 0 && self.get(pid).is_some_and(|process| process.is_due(unix_ns));
+        self.looks_left -= u32::from(is_due);
+        is_due
+    }
+
+    /// Looks at the files that are part of the release of a process. `now_ns` is the time of events, in
+    /// nanoseconds since the Unix epoch; `step_ns` is how far the system's clock has moved against it.
+    pub fn follow(&mut self, pid: u32, now_ns: u64, step_ns: i64) {
+        let running = self.table.get_mut(&pid).filter(|entry| entry.ended.is_none());
+        let Some(process) = running.and_then(|entry| entry.process.as_mut()) else {
+            self.followed.remove(&pid);
+            return;
+        };
+        let Some(followed) = process.followed.as_mut() else { return };
+        let before_ns = std::mem::replace(&mut followed.looked_ns, now_ns);
+        let Some(changed_ns) = followed.identity.follow(pid, now_ns.saturating_add_signed(step_ns)) else {
+            return;
+        };
+        let name = &self.services[process.service].name;
+        let identity = &followed.identity;
+        let labels = self.labels.labels(name, &identity.release(), &identity.group, Instant::now());
+        // At the last look it still said the old, whatever time the file gives itself.
+        let since_ns = changed_ns.saturating_add_signed(-step_ns).clamp(before_ns.min(now_ns), now_ns);
+        tracing::info!(pid, service = name, release = %labels.release, "the release changed");
+        if *labels.release != *OTHER {
+            self.releases.note(&labels, identity.facts(), unix_seconds());
+        }
+        process.earlier = Some((since_ns, std::mem::replace(&mut process.labels, labels)));
     }
 
     /// How many processes each service has.
@@ -166,16 +276,24 @@ impl Processes {
 
     fn look_at(&mut self, pid: u32, exe: Option<&str>) -> Option<Process> {
         let service = self.services.iter().position(|service| files::matches(service, pid, exe))?;
-        Some(Process {
-            service,
-            labels: self.labels.of_process(&self.services[service], pid, Instant::now()),
-        })
+        let identity = Identity::read(&self.services[service], pid, &mut self.builds);
+        let name = &self.services[service].name;
+        let labels = self.labels.labels(name, &identity.release(), &identity.group, Instant::now());
+        // What is behind "other" is not one release.
+        if *labels.release != *OTHER {
+            self.releases.note(&labels, identity.facts(), unix_seconds());
+        }
+        let followed = (!identity.files.is_empty()).then(|| Box::new(Followed { identity, looked_ns: 0 }));
+        Some(Process { service, labels, earlier: None, followed })
     }
 
     /// Keeps a process of a service; what is of none takes no room, whatever else runs on the machine.
     fn note(&mut self, pid: u32, process: Option<Process>) -> Verdict {
         match process {
             Some(process) => {
+                if process.followed.is_some() {
+                    self.followed.insert(pid);
+                }
                 self.table.insert(pid, Entry::running(Some(process)));
                 Verdict::Trace
             }
@@ -185,6 +303,10 @@ impl Processes {
             }
         }
     }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -213,7 +335,7 @@ mod tests {
         while std::fs::read(format!("/proc/{pid}/environ")).expect("is ours").is_empty() {
             std::thread::yield_now();
         }
-        let group = processes.get(pid).map(|process| process.labels.group.to_string());
+        let group = processes.get(pid).map(|process| process.labels_at(0).group.to_string());
         assert_eq!(processes.on_exit(pid), None, "it still runs");
         child.kill().expect("is ours");
         // Not waited for yet: a zombie does not run any more.

@@ -1,5 +1,5 @@
-//! The words of the field as plain types: what was observed ([`Event`]) and what it came to
-//! ([`Outcome`]).
+//! The words of the field as plain types: what was observed ([`Event`]), what it came to
+//! ([`Outcome`]), and what is known of the releases that did it ([`Releases`]).
 //!
 //! Deliberately absent: I/O, clocks, metrics, and any import from the other modules of this crate.
 //! Everything else may import this.
@@ -7,6 +7,7 @@
 mod counts;
 mod event;
 mod outcome;
+mod release;
 
 pub use counts::{
     ClickReportCounts, Counts, DuplicateCounts, EdgeCounts, ExposureClickCounts, KindCounts, RequestCounts,
@@ -14,3 +15,4 @@ pub use counts::{
 };
 pub use event::{Event, Kind, Labels};
 pub use outcome::{Edge, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+pub use release::{Release, ReleaseFacts, Releases};

@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! `/metrics`, `/healthz`, `/readyz` and `/releases`.
 //!
 //! Answers from what others keep up to date; decides nothing.
 
@@ -19,6 +19,8 @@ use axum::{
 };
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
+use crate::domain::Releases;
+
 /// The daemon is unhealthy when it has not looked at the ring for this long.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,7 @@ pub struct ProbeState {
 pub struct Status {
     registry: Registry,
     probes: Mutex<Vec<ProbeState>>,
+    releases: Mutex<Releases>,
     /// Monotonic time of the last look at the ring, in nanoseconds.
     last_drain_ns: AtomicU64,
     monotonic_ns: fn() -> u64,
@@ -46,6 +49,7 @@ impl Status {
         Self {
             registry,
             probes: Mutex::new(Vec::new()),
+            releases: Mutex::new(Releases::default()),
             last_drain_ns: AtomicU64::new(monotonic_ns()),
             monotonic_ns,
         }
@@ -54,6 +58,11 @@ impl Status {
     /// Says which probes are in place.
     pub fn set_probes(&self, probes: Vec<ProbeState>) {
         *self.probes.lock().unwrap_or_else(PoisonError::into_inner) = probes;
+    }
+
+    /// Says which releases were seen.
+    pub fn set_releases(&self, releases: Releases) {
+        *self.releases.lock().unwrap_or_else(PoisonError::into_inner) = releases;
     }
 
     /// Says that the ring was looked at just now.
@@ -68,6 +77,7 @@ pub fn router(status: Arc<Status>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
+        .route("/releases", get(releases))
         .with_state(status)
 }
 
@@ -103,6 +113,15 @@ async fn readiness(State(status): State<Arc<Status>>) -> Response {
     }
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, text).into_response()
+}
+
+async fn releases(State(status): State<Arc<Status>>) -> Response {
+    let releases = status.releases.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match serde_json::to_string_pretty(&releases) {
+        Ok(text) => ([(CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("releases cannot be written: {error}\n"))
+            .into_response(),
+    }
 }
 
 #[cfg(test)]

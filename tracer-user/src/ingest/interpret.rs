@@ -129,6 +129,10 @@ impl Interpreter {
         content: impl FnOnce(&Service) -> Result<Content, Reason>,
     ) -> Reading {
         let head = &record.head;
+        let timestamp_ns = self.clock.unix_ns(head.monotonic_ns);
+        if processes.is_look_due(head.pid, timestamp_ns) {
+            processes.follow(head.pid, self.clock.now_ns(), self.clock.step_ns());
+        }
         let Some(process) = processes.get(head.pid) else { return Reading::Nothing(Reason::NotTraced) };
         // An SDK probe belongs to one service; a library that several share has a probe for each.
         if matches!(record.body, Body::Sdk { .. }) && cookie_probe(head.cookie) as usize != process.service {
@@ -140,11 +144,11 @@ impl Interpreter {
         };
         Reading::Event(Event {
             kind,
-            timestamp_ns: self.clock.unix_ns(head.monotonic_ns),
+            timestamp_ns,
             source: Arc::clone(&self.source),
             pid: head.pid,
             tid: head.tid,
-            labels: Arc::clone(&process.labels),
+            labels: Arc::clone(process.labels_at(timestamp_ns)),
             request_id,
             item_id,
             peer: peer.map(|peer| peer.to_string().into()),

@@ -159,7 +159,7 @@ fn prepare(
     let source: Arc<str> = config.source.as_str().into();
     let worker = Worker {
         interpreter: Interpreter::new(services, Arc::clone(&source), clock),
-        publisher: Publisher::new(metrics, Arc::clone(&status), clock),
+        publisher: Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source)),
         ring: channels.ring,
         source,
         kernel,

@@ -32,15 +32,16 @@ pub(super) struct Publisher {
     pub(super) metrics: Metrics,
     status: Arc<Status>,
     clock: Clock,
+    source: Arc<str>,
     window: RatioWindow<(Edge, Arc<Labels>)>,
     published: BTreeSet<RatioKey>,
     last: Option<Instant>,
 }
 
 impl Publisher {
-    pub(super) fn new(metrics: Metrics, status: Arc<Status>, clock: Clock) -> Self {
+    pub(super) fn new(metrics: Metrics, status: Arc<Status>, clock: Clock, source: Arc<str>) -> Self {
         let window = RatioWindow::new(SLICE_NS, SLICES);
-        Self { metrics, status, clock, window, published: BTreeSet::new(), last: None }
+        Self { metrics, status, clock, source, window, published: BTreeSet::new(), last: None }
     }
 
     /// Counts what became of a record.
@@ -89,6 +90,7 @@ impl Publisher {
             self.metrics.attached.with_label_values(&[service, hook]).set(count);
         }
         self.status.set_probes(coverage.states());
+        self.status.set_releases(processes.releases(&self.source));
     }
 
     /// The ratio of an edge is that of all groups of a release together.

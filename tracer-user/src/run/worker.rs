@@ -68,6 +68,7 @@ impl Worker {
             self.wait()?;
             // Taken before the look at the ring: what is made meanwhile may be missed by it.
             let now_ns = self.clock.now_ns();
+            self.processes.follow_idle(now_ns, self.clock.step_ns());
             let (taken, emptied) = self.drain(&mut out)?;
             if emptied {
                 self.join.heartbeat(&self.source, now_ns, &mut out);

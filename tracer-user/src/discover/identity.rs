@@ -1,0 +1,195 @@
+//! What a process says it is: its release, its group, and what is known of how it was built.
+//!
+//! Reads; how many values the labels can have is decided in `labels`.
+
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
+
+use super::{proc, release_file};
+use crate::{
+    config::{LabelSource, Service},
+    domain::ReleaseFacts,
+    symbols::go::{self, BuildInfo},
+};
+
+/// Stands between the parts of a release.
+const PART_SEPARATOR: char = '+';
+/// Modules and build settings that are kept of a release, and the longest value in bytes.
+const MAX_MODULES: usize = 1000;
+const MAX_SETTINGS: usize = 64;
+const MAX_FACT_LEN: usize = 512;
+
+/// What a process says of itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Identity {
+    /// The first of the configured sources that answered.
+    base: Option<String>,
+    /// The files that are part of the release.
+    pub(super) files: Vec<FilePart>,
+    /// The A/B group.
+    pub(super) group: String,
+    facts: ReleaseFacts,
+}
+
+/// A file whose content is part of the release.
+#[derive(Debug, Clone)]
+pub(super) struct FilePart {
+    path: String,
+    reading: Option<release_file::Reading>,
+}
+
+impl Identity {
+    /// Asks the process `pid`. What it does not say, or no longer can, stays empty.
+    pub(super) fn read(service: &Service, pid: u32, builds: &mut Builds) -> Self {
+        let build = builds.of_process(pid);
+        let answer = |source: &LabelSource| match source {
+            LabelSource::Environment(name) => proc::environment_variable(pid, name).ok()?,
+            LabelSource::GoBuildInfo => build.as_ref()?.revision().map(str::to_owned),
+            LabelSource::File(_) => None,
+        };
+        let answer = |source: &LabelSource| answer(source).filter(|value| !value.is_empty());
+        let files = service.release.iter().filter_map(|source| match source {
+            LabelSource::File(path) => {
+                Some(FilePart { path: path.clone(), reading: release_file::read(pid, path).ok() })
+            }
+            _ => None,
+        });
+        let mut facts = build.as_deref().map(build_facts).unwrap_or_default();
+        facts.executable = proc::exe(pid).ok().map(short);
+        Self {
+            base: service.release.iter().find_map(answer),
+            files: files.collect(),
+            group: service.group.as_ref().and_then(answer).unwrap_or_default(),
+            facts,
+        }
+    }
+
+    /// The release: what the first source said, then what each file says.
+    pub(super) fn release(&self) -> String {
+        let files = self.files.iter().filter_map(|part| part.reading.as_ref());
+        let parts: Vec<&str> =
+            self.base.as_deref().into_iter().chain(files.map(|reading| reading.value.as_str())).collect();
+        parts.join(&PART_SEPARATOR.to_string())
+    }
+
+    /// What is known of it.
+    pub(super) fn facts(&self) -> ReleaseFacts {
+        let said =
+            |part: &FilePart| Some((short(part.path.clone()), short(part.reading.as_ref()?.value.clone())));
+        ReleaseFacts { files: self.files.iter().filter_map(said).collect(), ..self.facts.clone() }
+    }
+
+    /// Reads the files again that may have changed by `wall_ns`, in nanoseconds since the Unix epoch as the
+    /// system's clock has it now. Returns the time of the last change when one says something else. A file that
+    /// is gone or empty keeps its last word: it is about to be replaced.
+    pub(super) fn follow(&mut self, pid: u32, wall_ns: u64) -> Option<u64> {
+        let mut changed_ns = None;
+        for FilePart { path, reading } in &mut self.files {
+            if reading.as_ref().is_some_and(|known| known.holds(pid, path, wall_ns)) {
+                continue;
+            }
+            let Ok(new) = release_file::read(pid, path) else { continue };
+            if reading.as_ref().is_none_or(|known| known.value != new.value) {
+                changed_ns = changed_ns.max(Some(new.changed_ns()));
+            }
+            *reading = Some(new);
+        }
+        changed_ns
+    }
+}
+
+/// What Go's toolchain wrote into executables, each file read once.
+#[derive(Default)]
+pub(super) struct Builds {
+    known: HashMap<FileVersion, Option<Arc<BuildInfo>>>,
+}
+
+/// One state of one file: device, inode, size, and time of the last change in seconds and nanoseconds.
+type FileVersion = (u64, u64, u64, i64, i64);
+
+impl Builds {
+    /// Executables that are remembered.
+    const MAX_KNOWN: usize = 256;
+
+    fn of_process(&mut self, pid: u32) -> Option<Arc<BuildInfo>> {
+        // The file itself, whatever root the process has, and also when it was replaced.
+        let path = format!("/proc/{pid}/exe");
+        let metadata = fs::metadata(&path).ok()?;
+        let version =
+            (metadata.dev(), metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec());
+        if let Some(known) = self.known.get(&version) {
+            return known.clone();
+        }
+        let build = go::build_info(Path::new(&path)).ok()?.map(Arc::new);
+        if self.known.len() >= Self::MAX_KNOWN {
+            self.known.clear();
+        }
+        self.known.insert(version, build.clone());
+        build
+    }
+}
+
+fn build_facts(build: &BuildInfo) -> ReleaseFacts {
+    let main = build.main.as_ref().filter(|main| !main.path.is_empty());
+    let module = |module: &go::ModuleVersion| (short(module.path.clone()), short(module.version.clone()));
+    let setting = |(name, value): &(String, String)| (short(name.clone()), short(value.clone()));
+    ReleaseFacts {
+        commit: build.revision().map(|commit| short(commit.to_owned())),
+        go_version: Some(short(build.go_version.clone())),
+        main_module: main.map(|main| short(format!("{}@{}", main.path, main.version))),
+        modules: build.dependencies.iter().take(MAX_MODULES).map(module).collect(),
+        modules_left_out: build.dependencies.len().saturating_sub(MAX_MODULES) as u64,
+        settings: build.settings.iter().take(MAX_SETTINGS).map(setting).collect(),
+        ..ReleaseFacts::default()
+    }
+}
+
+/// What a process says is not trusted: its length is bounded.
+fn short(mut text: String) -> String {
+    if text.len() > MAX_FACT_LEN {
+        text.truncate(text.floor_char_boundary(MAX_FACT_LEN));
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, path::Path, process};
+
+    use super::{Builds, Identity, short};
+    use crate::config::Config;
+
+    #[test]
+    fn a_file_is_part_of_the_release_and_is_followed() {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let link = folder.path().join("active");
+        symlink("model-7", &link).expect("is writable");
+        let text = format!(
+            "services: [{{ name: a, match: {{ exe: /a }}, release: [\"env:CARGO_PKG_NAME\", \"file:{}\"], report: {{ to: [\"1.2.3.4:5\"] }} }}]",
+            link.display()
+        );
+        let service = Config::parse(&text, Path::new("test.yaml")).expect("valid").services.remove(0);
+        let mut identity = Identity::read(&service, process::id(), &mut Builds::default());
+        assert_eq!(identity.release(), "tracer-user+model-7");
+        let later = |identity: &Identity| {
+            identity.files[0].reading.as_ref().map_or(0, |reading| reading.changed_ns()) + 1_000_000_000
+        };
+        assert_eq!(identity.follow(process::id(), later(&identity)), None);
+        // As `ln -sfn` does it.
+        symlink("model-8", folder.path().join("new")).expect("is writable");
+        fs::rename(folder.path().join("new"), &link).expect("is writable");
+        let changed_ns = identity.follow(process::id(), later(&identity)).expect("it changed");
+        assert!(changed_ns > 0);
+        assert_eq!(identity.release(), "tracer-user+model-8");
+        assert_eq!(identity.facts().files.values().collect::<Vec<_>>(), ["model-8"]);
+        fs::remove_file(&link).expect("is there");
+        assert_eq!(identity.follow(process::id(), later(&identity)), None);
+        assert_eq!(identity.release(), "tracer-user+model-8", "it keeps its last word");
+    }
+
+    #[test]
+    fn a_fact_is_bounded() {
+        assert_eq!(short("a".repeat(600)).len(), 512 + '…'.len_utf8());
+        assert!(short("ä".repeat(600)).len() < 520);
+    }
+}
