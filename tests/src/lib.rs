@@ -8,6 +8,7 @@ pub mod promtool;
 pub mod reference;
 pub mod simulation;
 pub mod templates;
+pub mod week;
 
 use std::{
     env,

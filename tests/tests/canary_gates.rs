@@ -6,16 +6,8 @@ use std::{collections::BTreeMap, fmt::Write as _, fs};
 
 use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
 use serde_json::{Value, json};
-use tests::{
-    promtool::promtool,
-    templates::{defaults, read, repository},
-};
-use tracer_user::lint::{
-    findings,
-    template::{Phase, filled_in},
-};
-
-const TEMPLATES: [&str; 3] = ["self-healing.yaml", "dual-threshold.yaml", "broken-links.yaml"];
+use tests::templates::{FILES, check_gates, defaults, read, repository};
+use tracer_user::lint::{findings, template::Phase};
 
 /// YAML as JSON.
 fn json_of(yaml: &Yaml<'_>) -> Value {
@@ -61,7 +53,7 @@ fn schema() -> jsonschema::Validator {
 #[test]
 fn the_templates_fit_the_schema_and_one_with_a_typing_error_does_not() {
     let schema = schema();
-    for file in TEMPLATES {
+    for file in FILES {
         let text = fs::read_to_string(repository().join("deploy/argo").join(file)).expect("is text");
         let check = |text: &str| {
             let documents = Yaml::load_from_str(text).expect("is YAML");
@@ -80,7 +72,7 @@ fn the_templates_fit_the_schema_and_one_with_a_typing_error_does_not() {
 
 #[test]
 fn lint_finds_nothing_wrong_with_them() {
-    for file in TEMPLATES {
+    for file in FILES {
         assert_eq!(findings(&read(file)), [], "{file}");
     }
 }
@@ -88,7 +80,7 @@ fn lint_finds_nothing_wrong_with_them() {
 /// Argo gives a rollout up after this many errors in a row, 10 s apart. A server that restarts takes less.
 #[test]
 fn a_server_that_is_down_for_five_minutes_rolls_nothing_back() {
-    for file in TEMPLATES {
+    for file in FILES {
         for metric in read(file).metrics {
             let limit: u64 = metric.settings["consecutiveErrorLimit"].text.parse().expect("is a number");
             assert!(limit * 10 >= 300, "{file}");
@@ -187,39 +179,9 @@ impl Case {
         case
     }
 
-    /// Runs the query of every template at `minute` by promtool, which must answer as `expected` says, and returns what
-    /// Argo makes of it.
     #[track_caller]
-    fn check(&self, minute: u64, expected: [(Option<f64>, Phase); 3]) {
-        let mut text = format!(
-            "rule_files: [{}]\nevaluation_interval: 1m\ntests:\n  - interval: 1m\n    input_series:\n{}    promql_expr_test:\n",
-            repository().join("deploy/prometheus/recording.yaml").display(),
-            self.series
-        );
-        for (file, (value, phase)) in TEMPLATES.into_iter().zip(expected) {
-            let template = read(file);
-            let mut arguments = defaults(&template);
-            let named = [("service", "s"), ("stable", "old"), ("canary", "new")];
-            arguments.extend(named.map(|(name, value)| (name.to_owned(), value.to_owned())));
-            let metric = &template.metrics[0];
-            let query = filled_in(&metric.query.as_ref().expect("asks Prometheus").text, &arguments);
-            assert!(!query.contains("{{"), "{file}: {query}");
-            let samples =
-                value.map_or_else(String::new, |value| format!("{{ labels: '{{}}', value: {value} }}"));
-            let expression = serde_json::to_string(&query).expect("is text");
-            writeln!(
-                text,
-                "      - {{ eval_time: {minute}m, expr: {expression}, exp_samples: [{samples}] }}"
-            )
-            .expect("in memory");
-            let result: Vec<f64> = value.into_iter().collect();
-            let conditions = metric.conditions(&arguments).expect("are well formed");
-            assert_eq!(conditions.assess(&result), phase, "{file}");
-        }
-        let scratch = tempfile::tempdir().expect("a scratch folder");
-        let file = scratch.path().join("case.yaml");
-        fs::write(&file, text).expect("is writable");
-        promtool(["test".as_ref(), "rules".as_ref(), file.as_os_str()]);
+    fn check(&self, minute: u64, expected: [(Option<f64>, Phase); 3], alerts: &[(&str, &str)]) {
+        check_gates(&self.series, ["old", "new"], minute, expected, alerts);
     }
 }
 
@@ -231,21 +193,25 @@ const UNCLEAR: (Option<f64>, Phase) = (None, Phase::Inconclusive);
 #[test]
 fn a_healthy_release_passes() {
     let case = Case::new(&[("old", HEALTHY), ("new", HEALTHY)], NEVER, NEVER, ALIVE);
-    case.check(225, [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)]);
+    case.check(225, [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)], &[]);
 }
 
 #[test]
 fn broken_links_fail_the_gate_on_links_and_no_other() {
     let broken = Release { linked: &[(MINUTES, 1_944)], orphan: &[(MINUTES, 56)], ..HEALTHY };
     let case = Case::new(&[("old", HEALTHY), ("new", broken)], NEVER, NEVER, ALIVE);
-    case.check(225, [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.023), FAILED)]);
+    case.check(
+        225,
+        [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.023), FAILED)],
+        &[("LinktracerBrokenLinksUp", "new")],
+    );
 }
 
 #[test]
 fn fewer_clicks_fail_the_gates_on_clicks_and_no_other() {
     let drop = Release { linked: &[(MINUTES, 1_944)], orphan: &[(MINUTES, 10)], ..HEALTHY };
     let case = Case::new(&[("old", HEALTHY), ("new", drop)], NEVER, NEVER, ALIVE);
-    case.check(225, [(Some(3.0), FAILED), (Some(1.0), FAILED), (Some(0.0001), PASSED)]);
+    case.check(225, [(Some(3.0), FAILED), (Some(1.0), FAILED), (Some(0.0001), PASSED)], &[]);
 }
 
 #[test]
@@ -253,49 +219,49 @@ fn a_release_that_recovers_is_not_rolled_back_for_its_past() {
     let recovering = Release { linked: &[(180, 1_790), (MINUTES - 180, 1_990)], ..HEALTHY };
     let case = Case::new(&[("old", HEALTHY), ("new", recovering)], NEVER, NEVER, ALIVE);
     // While it was low it was; half an hour later it is not.
-    case.check(180, [(Some(3.0), FAILED), (Some(1.0), FAILED), (Some(0.0006), PASSED)]);
-    case.check(225, [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)]);
+    case.check(180, [(Some(3.0), FAILED), (Some(1.0), FAILED), (Some(0.0006), PASSED)], &[]);
+    case.check(225, [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)], &[]);
 }
 
 #[test]
 fn without_data_of_the_release_nothing_is_said() {
-    Case::new(&[("old", HEALTHY)], NEVER, NEVER, ALIVE).check(225, [UNCLEAR; 3]);
+    Case::new(&[("old", HEALTHY)], NEVER, NEVER, ALIVE).check(225, [UNCLEAR; 3], &[]);
 }
 
 #[test]
 fn with_few_clicks_nothing_is_said() {
     let rare = Release { exposures: &[(MINUTES, 400)], linked: &[(MINUTES, 10)], orphan: &[(MINUTES, 5)] };
-    Case::new(&[("old", HEALTHY), ("new", rare)], NEVER, NEVER, ALIVE).check(225, [UNCLEAR; 3]);
+    Case::new(&[("old", HEALTHY), ("new", rare)], NEVER, NEVER, ALIVE).check(225, [UNCLEAR; 3], &[]);
 }
 
 #[test]
 fn when_the_tracer_is_down_nothing_is_said() {
     let both = Case::new(&[("old", HEALTHY), ("new", HEALTHY)], NEVER, NEVER, [Some(210); 2]);
-    both.check(225, [UNCLEAR; 3]);
+    both.check(225, [UNCLEAR; 3], &[("LinktracerDaemonAbsent", "")]);
     // One of two: what is left may be any part of each release.
-    let one = Case::new(&[("old", HEALTHY), ("new", HEALTHY)], NEVER, NEVER, [None, Some(220)]);
-    one.check(225, [UNCLEAR; 3]);
+    let one = Case::new(&[("old", HEALTHY), ("new", HEALTHY)], NEVER, NEVER, [None, Some(215)]);
+    one.check(225, [UNCLEAR; 3], &[("LinktracerDaemonAbsent", "")]);
 }
 
 #[test]
 fn when_the_tracer_loses_clicks_nothing_is_said() {
     let seen = Release { linked: &[(150, 1_990), (MINUTES - 150, 1_790)], ..HEALTHY };
     let case = Case::new(&[("old", HEALTHY), ("new", seen)], &[(150, 0), (MINUTES - 150, 200)], NEVER, ALIVE);
-    case.check(225, [UNCLEAR; 3]);
+    case.check(225, [UNCLEAR; 3], &[("LinktracerEventsLost", "")]);
 }
 
 #[test]
 fn when_a_probe_of_the_release_is_missing_nothing_is_said() {
     let unseen = Release { linked: &[(MINUTES, 990)], orphan: &[(MINUTES, 10)], ..HEALTHY };
     let errors: Steps<'_> = &[(30, 0), (1, 1), (MINUTES - 31, 0)];
-    Case::new(&[("old", HEALTHY), ("new", unseen)], NEVER, errors, ALIVE).check(225, [UNCLEAR; 3]);
+    Case::new(&[("old", HEALTHY), ("new", unseen)], NEVER, errors, ALIVE).check(225, [UNCLEAR; 3], &[]);
 }
 
 /// Limits as Argo adds measurements up: more failures than failureLimit, more inconclusive ones than inconclusiveLimit,
 /// and a success when count is reached.
 #[test]
 fn a_rollout_that_nothing_is_known_of_is_not_promoted() {
-    for file in TEMPLATES {
+    for file in FILES {
         let template = read(file);
         let settings: BTreeMap<&str, u64> = ["count", "failureLimit", "inconclusiveLimit"]
             .into_iter()

@@ -172,12 +172,7 @@ impl Prometheus {
         let form = parameters.iter().map(|(name, value)| (*name, value.as_str()));
         let mut response = request.send_form(form).with_context(|| format!("ask {url}"))?;
         let status = response.status();
-        let text = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_ANSWER_BYTES)
-            .read_to_string()
-            .with_context(|| format!("read the answer of {url}"))?;
+        let text = body(&mut response, &url)?;
         let query = &parameters[0].1;
         match serde_json::from_str(&text) {
             Ok(Answer { status, data: Some(data), .. }) if status == "success" => Ok(data),
@@ -187,6 +182,29 @@ impl Prometheus {
             _ => bail!("{url} does not answer as Prometheus does (status {status})"),
         }
     }
+}
+
+/// What is at a URL, as text.
+///
+/// # Errors
+/// It cannot be reached, or it does not answer with status 200.
+pub fn get(url: &str) -> Result<String> {
+    let mut response = agent().get(url).call().with_context(|| format!("ask {url}"))?;
+    let text = body(&mut response, url)?;
+    match response.status().as_u16() {
+        200 => Ok(text),
+        status => bail!("{url} answers with status {status}"),
+    }
+}
+
+/// What a server has to say stands in the body, so a status is no error by itself.
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into()
+}
+
+fn body(response: &mut ureq::http::Response<ureq::Body>, url: &str) -> Result<String> {
+    let limited = response.body_mut().with_config().limit(MAX_ANSWER_BYTES);
+    limited.read_to_string().with_context(|| format!("read the answer of {url}"))
 }
 
 /// A value of PromQL in quotes, such as a label is compared with.

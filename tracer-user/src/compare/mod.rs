@@ -2,6 +2,7 @@
 //!
 //! Gathers what was counted, and prints what [`slo`](crate::slo) makes of it.
 
+mod changes;
 mod chart;
 mod recording;
 mod report;
@@ -55,6 +56,10 @@ pub struct CompareArgs {
     /// The relative loss that does not matter.
     #[arg(long, value_name = "SHARE", default_value_t = Aim::default().margin, value_parser = share)]
     margin: f64,
+    /// A page `/releases` of a daemon, to say what changed: a URL such as `http://node:9464/releases`, or a file. May be
+    /// given more than once.
+    #[arg(long, value_name = "URL")]
+    releases: Vec<String>,
     /// How to print it.
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     output: OutputFormat,
@@ -81,7 +86,10 @@ pub fn run(args: &CompareArgs, mut output: impl Write, errors: impl Write) -> Re
         }
         (None, None) => unreachable!("the command line asks for one of them"),
     };
-    let report = report::Report::new(args, &gathered);
+    let changes = (!args.releases.is_empty())
+        .then(|| changes::between(&args.releases, args.service.as_deref(), &args.stable, &args.canary))
+        .transpose()?;
+    let report = report::Report::new(args, &gathered, changes);
     match args.output {
         OutputFormat::Text => output.write_all(report.text(&gathered.origin).as_bytes()),
         OutputFormat::Json => {

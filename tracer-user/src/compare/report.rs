@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use serde::Serialize;
 
-use super::{CompareArgs, Gathered, chart};
+use super::{CompareArgs, Gathered, changes::Changes, chart};
 use crate::slo::{
     comparison::{self, Aim, Arm, Comparison, Finding},
     doubt::{self, Doubt},
@@ -22,6 +22,8 @@ pub(super) struct Report {
     /// Why there is no verdict; empty unless it is `not_trustworthy`.
     doubts: Vec<Doubt>,
     comparison: Comparison,
+    /// What the two were built from and run with; `None` when nobody was asked.
+    changed: Option<Changes>,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,7 +53,7 @@ enum Cause {
 }
 
 impl Report {
-    pub(super) fn new(args: &CompareArgs, gathered: &Gathered) -> Self {
+    pub(super) fn new(args: &CompareArgs, gathered: &Gathered, changed: Option<Changes>) -> Self {
         let Gathered { stable, canary, conditions, origin: _ } = gathered;
         let aim = Aim { alpha: args.alpha, margin: args.margin };
         let comparison = comparison::compare(stable, canary, aim);
@@ -75,6 +77,7 @@ impl Report {
             causes: causes.collect(),
             doubts,
             comparison,
+            changed,
         }
     }
 
@@ -91,7 +94,7 @@ impl Report {
             ]));
         }
         text.push_str(&format!("\n{}\n", self.conclusion()));
-        text
+        text + &self.changed.as_ref().map_or_else(String::new, Changes::text)
     }
 
     fn table(&self) -> String {
