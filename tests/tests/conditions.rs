@@ -17,7 +17,7 @@ use serde_json::json;
 use tests::templates::{defaults, read};
 use tracer_user::lint::{condition::Condition, template::filled_in};
 
-const CONDITIONS: [&str; 40] = [
+const CONDITIONS: [&str; 39] = [
     "len(result) == 1 && result[0] < 3",
     "len(result) == 1 && result[0] >= 0.5",
     "len(result) == 1 and result[0] >= 0.5",
@@ -52,7 +52,6 @@ const CONDITIONS: [&str; 40] = [
     "result > 0.95 && len(result) == 1",
     "len(result) == 1 && result >= 1",
     "result.metrics.x < 1",
-    "result['x'] < 1",
     "result[0]",
     "len(result)",
     "unknown > 1",

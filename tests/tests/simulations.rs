@@ -34,15 +34,15 @@ fn intervals_contain_the_truth_in_19_of_20_cases() {
 }
 
 #[test]
-fn a_verdict_asked_for_100_times_is_wrong_in_one_of_20_cases_at_most() {
-    let healthy = ever_said(STABLE, 50_000, 100, 200, SEED);
+fn a_verdict_asked_for_40_times_is_wrong_in_one_of_20_cases_at_most() {
+    let healthy = ever_said(STABLE, 100_000, 40, 100, SEED);
     within(healthy.worse, 0.0, 0.05);
     within(healthy.healthy, 0.95, 1.0);
     let broken =
-        ever_said(Release { linked_share: STABLE.linked_share - 0.023, ..STABLE }, 50_000, 100, 200, SEED);
+        ever_said(Release { linked_share: STABLE.linked_share - 0.023, ..STABLE }, 100_000, 40, 100, SEED);
     within(broken.worse, 0.95, 1.0);
     within(broken.healthy, 0.0, 0.05);
-    let drop = ever_said(Release { click_rate: STABLE.click_rate * 0.977, ..STABLE }, 50_000, 100, 200, SEED);
+    let drop = ever_said(Release { click_rate: STABLE.click_rate * 0.977, ..STABLE }, 100_000, 40, 100, SEED);
     within(drop.worse, 0.95, 1.0);
     within(drop.healthy, 0.0, 0.05);
 }

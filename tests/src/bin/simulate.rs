@@ -55,7 +55,7 @@ fn comparisons() {
         }
     }
     const LOOKS: u64 = 288;
-    const ROLLOUTS: u64 = 2_000;
+    const ROLLOUTS: u64 = 200;
     println!(
         "\nVerdicts ever given over {LOOKS} looks at a growing window, 20000 exposures per release and look,"
     );

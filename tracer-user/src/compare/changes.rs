@@ -1,9 +1,6 @@
 //! What two releases were built from and run with, and where they differ: from the page `/releases` of daemons.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -83,7 +80,7 @@ fn changes(stable: &ReleaseFacts, canary: &ReleaseFacts) -> Vec<Change> {
     ] {
         compare(what.to_owned(), stable.as_ref(), canary.as_ref());
     }
-    let maps: [(&str, &BTreeMap<String, String>, &BTreeMap<String, String>); 3] = [
+    let maps = [
         ("file", &stable.files, &canary.files),
         ("module", &stable.modules, &canary.modules),
         ("setting", &stable.settings, &canary.settings),

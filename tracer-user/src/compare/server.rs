@@ -13,6 +13,9 @@ use crate::{
     slo::{comparison::Arm, doubt::Conditions},
 };
 
+/// A probe that could not be put in place is missing for as long as its process runs; as the recording rules have it.
+const PROBE_MEMORY: Duration = Duration::from_secs(6 * 3_600);
+
 pub(super) fn gather(args: &CompareArgs, server: &Prometheus, at: SystemTime) -> Result<Gathered> {
     let asked = Asked { args, server, at };
     let origin = format!(
@@ -75,6 +78,10 @@ impl Asked<'_> {
             unjudged: count(&format!("increase(linktracer_late_without_outcome_total{window})"))?,
             late_coverage: count(&format!(
                 "increase(linktracer_coverage_horizon_moves_total{{reason=~\"attached_late|start_missed\"}}{window})"
+            ))?,
+            missing_probes: count(&format!(
+                "increase(linktracer_attach_errors_total{})",
+                range(self.args.window.max(PROBE_MEMORY))
             ))?,
             silent_daemons: count(&format!(
                 "count(group by (instance) (present_over_time(linktracer_build_info{window})) \

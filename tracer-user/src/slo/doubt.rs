@@ -31,6 +31,8 @@ pub struct Conditions {
     pub unjudged: u64,
     /// How often the coverage horizon moved because a process was found too late.
     pub late_coverage: u64,
+    /// Probes that could not be put in place, for as long back as processes of now may have run without them.
+    pub missing_probes: u64,
     /// Daemons that answered within the window and no longer do.
     pub silent_daemons: u64,
     /// Whether each release, stable first, was there for a click window before the window began;
@@ -69,6 +71,11 @@ pub enum Doubt {
         /// How often.
         moves: u64,
     },
+    /// Probes could not be put in place: what they would have seen looks as if it had not happened.
+    MissingProbes {
+        /// How often one could not.
+        count: u64,
+    },
     /// Daemons stopped answering.
     SilentDaemons {
         /// How many.
@@ -105,6 +112,9 @@ impl fmt::Display for Doubt {
             Self::LateCoverage { moves } => {
                 write!(f, "the coverage horizon moved {moves} times because a process was traced too late")
             }
+            Self::MissingProbes { count } => {
+                write!(f, "probes that could not be put in place, so that a function is not seen: {count}")
+            }
             Self::SilentDaemons { count } => {
                 write!(f, "daemons that answered within the window and no longer do: {count}")
             }
@@ -133,6 +143,9 @@ pub fn doubts(stable: (&str, &Arm), canary: (&str, &Arm), conditions: &Condition
     }
     if conditions.late_coverage > 0 {
         doubts.push(Doubt::LateCoverage { moves: conditions.late_coverage });
+    }
+    if conditions.missing_probes > 0 {
+        doubts.push(Doubt::MissingProbes { count: conditions.missing_probes });
     }
     if conditions.silent_daemons > 0 {
         doubts.push(Doubt::SilentDaemons { count: conditions.silent_daemons });
@@ -209,9 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn a_young_release_late_coverage_silent_daemons_and_another_split_are_doubts() {
+    fn a_young_release_missing_coverage_silent_daemons_and_another_split_are_doubts() {
         let conditions = Conditions {
             late_coverage: 2,
+            missing_probes: 3,
             silent_daemons: 1,
             settled: [Some(true), Some(false)],
             halves: [Some(0.1), Some(0.5)],
@@ -219,6 +233,7 @@ mod tests {
         };
         let expected = [
             Doubt::LateCoverage { moves: 2 },
+            Doubt::MissingProbes { count: 3 },
             Doubt::SilentDaemons { count: 1 },
             Doubt::TooYoung { release: "new".into() },
             Doubt::SplitChanged { first: 0.1, second: 0.5 },

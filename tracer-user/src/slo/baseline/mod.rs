@@ -112,7 +112,7 @@ enum Shape {
     BetaBinomial {
         /// Mean CTR by hour of day, and the correlation between clicks of one hour: scatter from day to
         /// day, and what is not known of the mean.
-        by_hour: [(f64, f64); HOURS_OF_DAY],
+        by_hour: Box<[(f64, f64); HOURS_OF_DAY]>,
     },
     BetaMoments {
         a: f64,
@@ -139,7 +139,7 @@ impl Baseline {
             return Err(NoBaseline::TooFewClicks { clicks });
         }
         let shape = match method {
-            Method::BetaBinomial => Shape::BetaBinomial { by_hour: beta_binomial(&usable) },
+            Method::BetaBinomial => Shape::BetaBinomial { by_hour: Box::new(beta_binomial(&usable)) },
             Method::BetaMoments => beta_moments(&usable)?,
         };
         Ok(Self { hours: usable.len(), shape })
