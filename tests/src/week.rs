@@ -93,6 +93,23 @@ impl Week {
         Self { series }
     }
 
+    /// Share of a release's clicks that had a broken link, in the `minutes` before `end`.
+    ///
+    /// # Panics
+    /// The release was not there then.
+    pub fn broken_share(&self, release: &str, end: u64, minutes: u64) -> f64 {
+        let of = |outcome: &str| {
+            let labels = format!(
+                "edge=\"triple\",outcome=\"{outcome}\",service=\"s\",release=\"{release}\",group=\"\""
+            );
+            let column = &self.series[&format!("linktracer_links_total{{{labels}}}")];
+            let at = |minute: u64| column[minute as usize].expect("the release is there");
+            (at(end) - at(end - minutes)) as f64
+        };
+        let broken = of("broken");
+        broken / (broken + of("complete"))
+    }
+
     /// As a file for `promtool tsdb create-blocks-from openmetrics`, with a sample each `step` minutes.
     pub fn open_metrics(&self, step: u64) -> String {
         let mut text = String::new();

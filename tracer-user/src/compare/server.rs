@@ -106,21 +106,22 @@ impl Asked<'_> {
     /// The canary's share of exposures in each half of the window.
     fn halves(&self) -> Result<[Option<f64>; 2]> {
         let half = self.args.window / 2;
-        let exposures = |release: &str, back: Duration| {
+        let exposures = |release: &str, offset: &str| {
             let query = format!(
-                "increase(linktracer_links_total{{edge=\"request_exposure\",{}}}{} offset {}s)",
+                "increase(linktracer_links_total{{edge=\"request_exposure\",{}}}{}{offset})",
                 self.matchers(release),
                 range(half),
-                back.as_secs()
             );
             self.server.sum(&query, self.at)
         };
-        let share = |back: Duration| {
-            let (stable, canary) = (exposures(&self.args.stable, back)?, exposures(&self.args.canary, back)?);
+        let share = |offset: &str| {
+            let (stable, canary) =
+                (exposures(&self.args.stable, offset)?, exposures(&self.args.canary, offset)?);
             let all = stable + canary;
             Ok::<Option<f64>, anyhow::Error>((all > 0.0).then(|| canary / all))
         };
-        Ok([share(half)?, share(Duration::ZERO)?])
+        // Prometheus 2 refuses an offset of zero.
+        Ok([share(&format!(" offset {}s", half.as_secs().max(1)))?, share("")?])
     }
 }
 

@@ -21,7 +21,7 @@ const SHARE_PRIOR: f64 = 0.5;
 const MAX_LN_RATIO: f64 = 14.0;
 
 /// Halvings of an interval of at most 28: far below what a count can tell.
-const BISECTIONS: usize = 60;
+const BISECTIONS: usize = 45;
 
 /// What is known of a ratio.
 #[derive(Debug, Clone, Copy, PartialEq)]
