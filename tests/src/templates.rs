@@ -39,32 +39,37 @@ pub fn defaults(template: &Template) -> BTreeMap<String, String> {
     template.arguments.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
 }
 
-/// Has promtool run the query of every template (`FILES`) over the recording rules and these `input_series`, a sample a
-/// minute, for release `canary` of service `s` beside `stable`. Each must answer at `minute` as expected: the one value, or
-/// none; and Argo must make that phase of it. `alerts` are those that then fire, by name and release.
+/// What is expected of one measurement of each template: the one value that its query gives, or none.
+pub type Look = [Option<f64>; 3];
+
+/// Has promtool run the query of every template of [`FILES`] over the recording rules and these `input_series`, a sample a
+/// minute, for release `canary` of service `s` beside `stable`, at each of the minutes in `looks`; each must answer as
+/// expected. `alerts` are those that fire at the last of them, by name and release (empty where there is none).
+///
+/// Returns what Argo makes of each measurement.
 ///
 /// # Panics
-/// One of them is otherwise.
+/// One of them answers otherwise.
 #[track_caller]
 pub fn check_gates(
     input_series: &str,
     [stable, canary]: [&str; 2],
-    minute: u64,
-    expected: [(Option<f64>, Phase); 3],
+    looks: &[(u64, Look)],
     alerts: &[(&str, &str)],
-) {
+) -> Vec<[Phase; 3]> {
     let rules = repository().join("deploy/prometheus");
     let mut text = format!(
         "rule_files: [{}, {}]\nevaluation_interval: 1m\ntests:\n  - interval: 1m\n    input_series:\n{input_series}    promql_expr_test:\n",
         rules.join("recording.yaml").display(),
         rules.join("alerts.yaml").display(),
     );
-    let mut ask = |query: &str, samples: &str| {
+    let mut ask = |minute: u64, query: &str, samples: &str| {
         let query = serde_json::to_string(query).expect("is text");
         writeln!(text, "      - {{ eval_time: {minute}m, expr: {query}, exp_samples: [{samples}] }}")
             .expect("in memory");
     };
-    for (file, (value, phase)) in FILES.into_iter().zip(expected) {
+    let mut phases = vec![[Phase::Error; 3]; looks.len()];
+    for (place, file) in FILES.into_iter().enumerate() {
         let template = read(file);
         let mut arguments = defaults(&template);
         let named = [("service", "s"), ("stable", stable), ("canary", canary)];
@@ -72,10 +77,12 @@ pub fn check_gates(
         let metric = &template.metrics[0];
         let query = filled_in(&metric.query.as_ref().expect("asks Prometheus").text, &arguments);
         assert!(!query.contains("{{"), "{file}: {query}");
-        ask(&query, &value.map_or_else(String::new, |value| format!("{{ labels: '{{}}', value: {value} }}")));
-        let result: Vec<f64> = value.into_iter().collect();
         let conditions = metric.conditions(&arguments).expect("are well formed");
-        assert_eq!(conditions.assess(&result), phase, "{file}");
+        for ((minute, expected), phases) in looks.iter().zip(&mut phases) {
+            let sample = expected[place].map(|value| format!("{{ labels: '{{}}', value: {value} }}"));
+            ask(*minute, &query, &sample.unwrap_or_default());
+            phases[place] = conditions.assess(&expected[place].into_iter().collect::<Vec<_>>());
+        }
     }
     let firing: Vec<String> = alerts
         .iter()
@@ -84,9 +91,11 @@ pub fn check_gates(
             format!("{{ labels: '{{alertname=\"{name}\"{release}}}', value: 1 }}")
         })
         .collect();
-    ask("group by (alertname, release) (ALERTS{alertstate=\"firing\"})", &firing.join(", "));
+    let last = looks.last().expect("there is a look").0;
+    ask(last, "group by (alertname, release) (ALERTS{alertstate=\"firing\"})", &firing.join(", "));
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let file = scratch.path().join("case.yaml");
     fs::write(&file, text).expect("is writable");
     promtool(["test".as_ref(), "rules".as_ref(), file.as_os_str()]);
+    phases
 }

@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use tracer_user::prometheus_api::whole;
+
 use crate::simulation::{binomial, chance};
 
 /// 2025-11-17 00:00 UTC, a Monday.
@@ -51,7 +53,7 @@ impl Week {
                     let day = (minute % 1_440) as f64 / 1_440.0 * std::f64::consts::TAU;
                     let exposures =
                         100_000.0 * (1.0 - 0.3 * day.cos()) * if shared(minute) { 0.5 } else { 1.0 };
-                    let exposures = exposures as u64;
+                    let exposures = whole(exposures);
                     let clicks = binomial(&mut random, exposures, 0.1 * (1.0 + 0.1 * day.sin()) * rate);
                     let broken = binomial(&mut random, clicks, broken_share);
                     for (sum, count) in
@@ -88,26 +90,27 @@ impl Week {
             ("linktracer_lost_events_total{reason=\"ring_full\"}", 0),
             ("linktracer_late_without_outcome_total{kind=\"click\"}", 0),
         ] {
-            series.insert(name.to_owned(), vec![Some(value); MINUTES as usize]);
+            series.insert(name.to_owned(), vec![Some(value); index(MINUTES)]);
         }
         Self { series }
     }
 
-    /// Share of a release's clicks that had a broken link, in the `minutes` before `end`.
+    /// Exposures, linked and unlinked clicks of a release in the `minutes` before `end`.
     ///
     /// # Panics
     /// The release was not there then.
-    pub fn broken_share(&self, release: &str, end: u64, minutes: u64) -> f64 {
-        let of = |outcome: &str| {
-            let labels = format!(
-                "edge=\"triple\",outcome=\"{outcome}\",service=\"s\",release=\"{release}\",group=\"\""
-            );
-            let column = &self.series[&format!("linktracer_links_total{{{labels}}}")];
-            let at = |minute: u64| column[minute as usize].expect("the release is there");
-            (at(end) - at(end - minutes)) as f64
-        };
-        let broken = of("broken");
-        broken / (broken + of("complete"))
+    pub fn counted(&self, release: &str, end: u64, minutes: u64) -> [u64; 3] {
+        let edges = [
+            "edge=\"request_exposure\",outcome=\"linked\"",
+            "edge=\"triple\",outcome=\"complete\"",
+            "edge=\"triple\",outcome=\"broken\"",
+        ];
+        edges.map(|edge| {
+            let name =
+                format!("linktracer_links_total{{{edge},service=\"s\",release=\"{release}\",group=\"\"}}");
+            let at = |minute: u64| self.series[&name][index(minute)].expect("the release is there");
+            at(end) - at(end - minutes)
+        })
     }
 
     /// As a file for `promtool tsdb create-blocks-from openmetrics`, with a sample each `step` minutes.
@@ -121,7 +124,7 @@ impl Week {
                 writeln!(text, "# TYPE {of} {kind}").expect("in memory");
                 family = name;
             }
-            for (minute, value) in (0..).zip(column).step_by(step as usize) {
+            for (minute, value) in (0..).zip(column).step_by(index(step)) {
                 if let Some(value) = value {
                     writeln!(text, "{series} {value} {}", START_SECONDS + minute * 60).expect("in memory");
                 }
@@ -135,7 +138,7 @@ impl Week {
     pub fn input_series(&self, end: u64, minutes: u64) -> String {
         let mut text = String::new();
         for (series, column) in &self.series {
-            let part = &column[(end - minutes) as usize..=end as usize];
+            let part = &column[index(end - minutes)..=index(end)];
             if part.iter().any(Option::is_some) {
                 let sample = |value: &Option<u64>| value.map_or("_".to_owned(), |value| value.to_string());
                 let values = part.iter().map(sample).collect::<Vec<_>>().join(" ");
@@ -150,4 +153,8 @@ impl Default for Week {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn index(minute: u64) -> usize {
+    usize::try_from(minute).expect("a week has few minutes")
 }

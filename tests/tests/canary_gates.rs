@@ -179,9 +179,12 @@ impl Case {
         case
     }
 
+    /// What each gate measures at `minute`, what Argo makes of it, and the alerts that fire then.
     #[track_caller]
     fn check(&self, minute: u64, expected: [(Option<f64>, Phase); 3], alerts: &[(&str, &str)]) {
-        check_gates(&self.series, ["old", "new"], minute, expected, alerts);
+        let look = (minute, expected.map(|(value, _)| value));
+        let phases = check_gates(&self.series, ["old", "new"], &[look], alerts);
+        assert_eq!(phases, [expected.map(|(_, phase)| phase)]);
     }
 }
 

@@ -15,9 +15,9 @@ use tests::{
     daemon::free_address,
     linktracer, printed,
     promtool::promtool,
-    templates::check_gates,
+    templates::{FILES, Look, check_gates, read},
     wait_for,
-    week::{ROLLOUT_MINUTES, ROLLOUTS, STABLE, START_SECONDS, Week},
+    week::{ROLLOUTS, STABLE, START_SECONDS, Week},
 };
 use tracer_user::{demo::http::get_once, lint::template::Phase};
 
@@ -124,24 +124,55 @@ fn the_comparison_and_the_baseline_are_right_about_each_release() {
     assert_eq!(unknown.status.code(), Some(1), "{}", printed(&unknown));
 }
 
+/// What the queries of the gates should give at a minute of the week, from its counts: windows too low, low and not
+/// recovering, excess of broken links.
+fn look(week: &Week, canary: &str, minute: u64) -> Look {
+    let clicks = |release: &str, end: u64, minutes: u64| {
+        let [exposures, linked, broken] = week.counted(release, end, minutes);
+        ((linked + broken) as f64, (linked + broken) as f64 / exposures as f64)
+    };
+    // Ratio of CTRs, its standard error, and the fewer clicks of the two.
+    let ratio = |end: u64, minutes: u64| {
+        let ((of_canary, ctr), (of_stable, stable_ctr)) =
+            (clicks(canary, end, minutes), clicks(STABLE, end, minutes));
+        (ctr / stable_ctr, (1.0 / of_canary + 1.0 / of_stable).sqrt(), of_canary.min(of_stable))
+    };
+    let windows = [0, 15, 30].map(|back| ratio(minute - back, 15));
+    assert!(windows.iter().all(|(_, _, clicks)| *clicks >= 45_000.0));
+    let low = windows.iter().filter(|(ratio, error, _)| *ratio < 0.977 + error).count();
+    let (now, error, _) = ratio(minute, 60);
+    let (earlier, _, _) = ratio(minute - 30, 60);
+    let deficit = 1.0 - now;
+    let stays = deficit > 0.01 && deficit > 3.0 * error && deficit > 0.75 * (1.0 - earlier);
+    let broken = |release: &str| {
+        let [_, linked, broken] = week.counted(release, minute, 15);
+        broken as f64 / (linked + broken) as f64
+    };
+    let excess = ((broken(canary) - broken(STABLE)) * 10_000.0 + 0.5).floor() / 10_000.0;
+    [Some(low as f64), Some(f64::from(u8::from(stays))), Some(excess)]
+}
+
 #[test]
 fn the_gates_and_the_alerts_are_right_about_each_release() {
     let week = Week::new();
-    let (passed, failed) = (Phase::Successful, Phase::Failed);
-    let right: [([Phase; 3], [f64; 2], &[(&str, &str)]); 3] = [
-        ([passed, passed, failed], [0.0, 0.0], &[("LinktracerBrokenLinksUp", "v2-links")]),
-        ([failed, failed, passed], [3.0, 1.0], &[]),
-        ([passed, passed, passed], [0.0, 0.0], &[]),
-    ];
-    for ((release, start), (phases, [windows, low], alerts)) in ROLLOUTS.into_iter().zip(right) {
-        // Four hours into the rollout, with the hour before it.
-        let (end, minutes) = (start + 240, 300);
-        assert!(minutes < ROLLOUT_MINUTES);
-        let excess = week.broken_share(release, end, 15) - week.broken_share(STABLE, end, 15);
-        let excess = (excess * 10_000.0 + 0.5).floor() / 10_000.0;
-        let [first, second, third] = phases;
-        let gates = [(Some(windows), first), (Some(low), second), (Some(excess), third)];
-        check_gates(&week.input_series(end, minutes), [STABLE, release], minutes, gates, alerts);
+    let alerts: [&[(&str, &str)]; 3] = [&[("LinktracerBrokenLinksUp", "v2-links")], &[], &[]];
+    // Which gates roll it back: self-healing, dual-threshold, broken-links.
+    let right = [[false, false, true], [true, true, false], [false, false, false]];
+    for (((release, start), alerts), right) in ROLLOUTS.into_iter().zip(alerts).zip(right) {
+        // From two hours after its start on, a measurement every quarter of an hour, for three hours. The first minute of
+        // the test is an hour before the start.
+        let first = start - 60;
+        let looks: Vec<(u64, Look)> =
+            (120..=300).step_by(15).map(|after| (after + 60, look(&week, release, start + after))).collect();
+        let phases = check_gates(&week.input_series(start + 300, 360), [STABLE, release], &looks, alerts);
+        assert_eq!(first % 15, 0, "windows are aligned");
+        let rolled_back = [0, 1, 2].map(|gate| {
+            let limit: usize =
+                read(FILES[gate]).metrics[0].settings["failureLimit"].text.parse().expect("a number");
+            phases.iter().filter(|phases| phases[gate] == Phase::Failed).count() > limit
+        });
+        assert_eq!(rolled_back, right, "{release}: {looks:?}");
+        assert!(phases.iter().flatten().all(|phase| matches!(phase, Phase::Failed | Phase::Successful)));
     }
 }
 

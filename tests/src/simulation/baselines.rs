@@ -1,7 +1,10 @@
 //! `slo::baseline`: how often is a usual hour called unusually low?
 
 use rand::{RngExt as _, rngs::StdRng};
-use tracer_user::slo::baseline::{Baseline, Hour, Method};
+use tracer_user::{
+    prometheus_api::whole,
+    slo::baseline::{Baseline, Hour, Method},
+};
 
 use super::{Rate, beta, binomial, chance};
 
@@ -57,6 +60,6 @@ fn usual_hour(random: &mut StdRng, service: Service, hour: u64) -> Hour {
     let exposures = (service.least as f64 * (service.most as f64 / service.least as f64).powf(busy)).round();
     let of_day = CTR * (1.0 + DAILY * ((hour % 24) as f64 / 24.0 * std::f64::consts::TAU).sin());
     let ctr = beta(random, of_day, DEVIATION);
-    let exposures = exposures as u64;
+    let exposures = whole(exposures);
     Hour { start_seconds: hour * 3_600, exposures, clicks: binomial(random, exposures, ctr) }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
+use tracer_user::prometheus_api::whole;
 
 use super::{Rate, binomial, chance};
 use crate::templates;
@@ -88,9 +89,9 @@ impl Thresholds {
         let (of_self, of_dual) = (templates::defaults(&self_healing), templates::defaults(&dual));
         Self {
             least_ratio: number(&of_self, "least-ratio"),
-            window_clicks: number(&of_self, "least-clicks") as u64,
+            window_clicks: whole(number(&of_self, "least-clicks")),
             most_deficit: number(&of_dual, "most-deficit"),
-            hour_clicks: number(&of_dual, "least-clicks") as u64,
+            hour_clicks: whole(number(&of_dual, "least-clicks")),
             dual_failure_limit: dual.metrics[0].settings["failureLimit"].text.parse().expect("is a number"),
         }
     }

@@ -9,9 +9,14 @@ fn week(exposures: u64, ctr: impl Fn(u64, u64) -> f64) -> Vec<Hour> {
         .map(|hour| Hour {
             start_seconds: hour * 3_600,
             exposures,
-            clicks: (exposures as f64 * ctr(hour / 24, hour % 24)).round() as u64,
+            clicks: part(exposures, ctr(hour / 24, hour % 24)),
         })
         .collect()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a count is one")]
+fn part(of: u64, share: f64) -> u64 {
+    (of as f64 * share).round() as u64
 }
 
 #[test]

@@ -3,11 +3,16 @@
 
 use super::{Aim, Arm, Comparison, Verdict, compare, split};
 
-/// A release with whole links but for 0.5 % of its clicks.
+/// A release with this share of broken clicks.
 fn release(exposures: u64, click_rate: f64, broken_share: f64) -> Arm {
-    let clicks = (exposures as f64 * click_rate).round() as u64;
-    let broken = (clicks as f64 * broken_share).round() as u64;
+    let clicks = part(exposures, click_rate);
+    let broken = part(clicks, broken_share);
     Arm { exposures, clicks, linked: clicks - broken, broken, unseen_exposures: 0 }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a count is one")]
+fn part(of: u64, share: f64) -> u64 {
+    (of as f64 * share).round() as u64
 }
 
 fn numbers(comparison: &Comparison) -> Vec<f64> {
