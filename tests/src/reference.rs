@@ -34,6 +34,13 @@ pub enum Input {
         /// To this time, in nanoseconds since the Unix epoch.
         timestamp_ns: u64,
     },
+    /// Request ids whose newest sighting is at this time or before are evicted.
+    Evict {
+        /// In nanoseconds since the Unix epoch.
+        until_ns: u64,
+    },
+    /// The join is stopped and goes on from a snapshot, which must change nothing.
+    Restart,
 }
 
 /// Every outcome of these inputs, in no particular order, after every window has run out.
@@ -49,6 +56,8 @@ pub fn join(config: &JoinConfig, inputs: &[Input]) -> Vec<Outcome> {
                 let horizon = reference.horizons.entry(*kind).or_insert(0);
                 *horizon = (*horizon).max(Time::from(*timestamp_ns));
             }
+            Input::Evict { until_ns } => reference.evict(Time::from(*until_ns)),
+            Input::Restart => {}
         }
         reference.take_what_the_watermark_passed();
     }
@@ -107,6 +116,8 @@ struct Reference {
     now: Time,
     buffer: Vec<Event>,
     horizons: BTreeMap<Kind, Time>,
+    /// Up to when exposures and clicks were evicted.
+    doubts: BTreeMap<Kind, Time>,
     sightings: Vec<Sighting>,
     requests: Vec<Request>,
     exposures: Vec<Exposure>,
@@ -123,6 +134,7 @@ impl Reference {
             now: 0,
             buffer: Vec::new(),
             horizons: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             sightings: Vec::new(),
             requests: Vec::new(),
             exposures: Vec::new(),
@@ -396,7 +408,7 @@ impl Reference {
             }
             if self.clicks[index].waits_for_report && report_deadline <= moment {
                 self.clicks[index].waits_for_report = false;
-                if !late {
+                if !late && !self.is_in_doubt(Kind::Click, self.clicks[index].at) {
                     self.link(Edge::ClickReport, LinkOutcome::Unreported, None, labels);
                 }
             }
@@ -411,7 +423,9 @@ impl Reference {
         if late {
             self.outcomes.push(Outcome::LateWithoutOutcome { kind: Kind::Exposure, labels });
             self.exposures[index].triple = Some(TripleOutcome::Unseen);
-        } else if self.is_before_horizon(Kind::Request, looked_back_to) {
+        } else if self.is_before_horizon(Kind::Request, looked_back_to)
+            || self.is_in_doubt(Kind::Exposure, at)
+        {
             self.link(Edge::RequestExposure, LinkOutcome::Unseen, None, labels);
             self.exposures[index].triple = Some(TripleOutcome::Unseen);
         } else {
@@ -436,7 +450,9 @@ impl Reference {
             self.outcomes.push(Outcome::LateWithoutOutcome { kind: Kind::Click, labels });
             return;
         }
-        let (outcome, triple) = if self.is_before_horizon(Kind::Exposure, looked_back_to) {
+        let is_unseen =
+            self.is_before_horizon(Kind::Exposure, looked_back_to) || self.is_in_doubt(Kind::Click, click.at);
+        let (outcome, triple) = if is_unseen {
             (LinkOutcome::Unseen, TripleOutcome::Unseen)
         } else if another_item {
             (LinkOutcome::Mismatch, TripleOutcome::Broken)
@@ -448,14 +464,89 @@ impl Reference {
     }
 
     fn release_triples(&mut self) {
-        for click in &mut self.clicks {
+        for index in 0..self.clicks.len() {
+            let is_in_doubt = self.is_in_doubt(Kind::Click, self.clicks[index].at);
+            let click = &mut self.clicks[index];
             if let Some(exposure) = click.triple_waits_for
                 && let Some(outcome) = self.exposures[exposure].triple
             {
+                let outcome = match outcome {
+                    TripleOutcome::Broken if is_in_doubt => TripleOutcome::Unseen,
+                    outcome => outcome,
+                };
                 self.outcomes.push(Outcome::Triple { outcome, labels: Arc::clone(&click.labels) });
                 click.triple_waits_for = None;
             }
         }
+    }
+
+    /// Forgets request ids whole, as if they had never been seen, and says from when on that matters.
+    fn evict(&mut self, until: Time) {
+        let matters = |sighting: &&Sighting| match sighting.kind {
+            Kind::Request | Kind::Exposure => true,
+            Kind::Click => sighting.is_first,
+            Kind::Report => false,
+        };
+        let mut newest: BTreeMap<Box<str>, Time> = BTreeMap::new();
+        for sighting in self.sightings.iter().filter(matters) {
+            let newest = newest.entry(sighting.request_id.clone()).or_insert(sighting.at);
+            *newest = sighting.at.max(*newest);
+        }
+        newest.retain(|_, newest| *newest <= until);
+        let is_evicted = |request_id: &str| newest.contains_key(request_id);
+        let evicted = self.sightings.iter().filter(matters);
+        for sighting in evicted.filter(|sighting| is_evicted(&sighting.request_id)) {
+            let after = sighting.at.min(Time::from(u64::MAX) - 1) + 1;
+            // There is no horizon of clicks, and no doubt of requests; what is kept here is not asked for.
+            let horizon = self.horizons.entry(sighting.kind).or_insert(0);
+            *horizon = after.max(*horizon);
+            let doubt = self.doubts.entry(sighting.kind).or_insert(0);
+            *doubt = after.max(*doubt);
+        }
+        self.sightings.retain(|sighting| sighting.kind == Kind::Report || !is_evicted(&sighting.request_id));
+        for request in self.requests.iter_mut().filter(|request| request.waits) {
+            if is_evicted(&request.request_id) {
+                request.waits = false;
+                let (kind, labels) = (Kind::Request, Arc::clone(&request.labels));
+                self.outcomes.push(if request.late {
+                    Outcome::LateWithoutOutcome { kind, labels }
+                } else {
+                    Outcome::Evicted { kind, labels }
+                });
+            }
+        }
+        for index in 0..self.exposures.len() {
+            let Exposure { ref request_id, ref labels, late, triple, .. } = self.exposures[index];
+            if triple.is_none() && is_evicted(request_id) {
+                let labels = Arc::clone(labels);
+                self.exposures[index].triple = Some(TripleOutcome::Unseen);
+                if late {
+                    self.outcomes.push(Outcome::LateWithoutOutcome { kind: Kind::Exposure, labels });
+                } else {
+                    self.link(Edge::RequestExposure, LinkOutcome::Unseen, None, labels);
+                }
+            }
+        }
+        for index in 0..self.clicks.len() {
+            let Click { ref request_id, ref labels, late, waits_for_exposure, .. } = self.clicks[index];
+            if waits_for_exposure && is_evicted(request_id) {
+                let labels = Arc::clone(labels);
+                self.clicks[index].waits_for_exposure = false;
+                if late {
+                    self.outcomes.push(Outcome::LateWithoutOutcome { kind: Kind::Click, labels });
+                } else {
+                    self.link(Edge::ExposureClick, LinkOutcome::Unseen, None, Arc::clone(&labels));
+                    self.outcomes.push(Outcome::Triple { outcome: TripleOutcome::Unseen, labels });
+                }
+            }
+        }
+        self.release_triples();
+    }
+
+    /// Whether it may repeat something that was evicted.
+    fn is_in_doubt(&self, kind: Kind, at: Time) -> bool {
+        let looked_back_to = (at - Time::from(self.config.click_window_ns)).max(0);
+        self.doubts.get(&kind).is_some_and(|doubt| looked_back_to < *doubt)
     }
 
     fn forget(&mut self, moment: Time) {

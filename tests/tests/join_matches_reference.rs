@@ -9,8 +9,8 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tests::reference::{self, Input};
-use tracer_user::domain::{Counts, Event, Kind, Labels, Outcome};
-use tracer_user::join::{Join, JoinConfig, Reports};
+use tracer_user::domain::{Counts, Edge, Event, Kind, Labels, LinkOutcome, Outcome, TripleOutcome};
+use tracer_user::join::{Join, JoinConfig, Reports, Snapshot, SnapshotSegment};
 
 /// Histories last this long. It is short beside their number of events, so that events meet
 /// exactly at the ends of windows again and again.
@@ -46,6 +46,7 @@ fn join_configs() -> impl Strategy<Value = JoinConfig> {
                 skew_ns,
                 idle_timeout_ns,
                 reports,
+                memory_limit_bytes: u64::MAX,
             }
         },
     )
@@ -107,16 +108,19 @@ fn histories() -> impl Strategy<Value = Vec<Input>> {
             30 => events(timestamps(base_ns)).prop_map(Input::Event),
             2 => heartbeats,
             1 => horizons,
+            1 => timestamps(base_ns).prop_map(|until_ns| Input::Evict { until_ns }),
+            1 => timestamps(base_ns).prop_map(|_| Input::Restart),
         ];
         let delays_ns = prop_oneof![3 => Just(0), 5 => 0..=6_u64, 2 => 0..=SPAN_NS];
-        vec((inputs, delays_ns), 0..60).prop_map(|mut arrivals| {
-            arrivals.sort_by_key(|(input, delay_ns)| match input {
+        vec((inputs, delays_ns, 0..=SPAN_NS), 0..60).prop_map(move |mut arrivals| {
+            arrivals.sort_by_key(|(input, delay_ns, anywhen_ns)| match input {
                 Input::Event(event) => event.timestamp_ns.saturating_add(*delay_ns),
                 Input::Heartbeat { timestamp_ns, .. } | Input::Horizon { timestamp_ns, .. } => {
                     timestamp_ns.saturating_add(*delay_ns)
                 }
+                Input::Evict { .. } | Input::Restart => base_ns + anywhen_ns,
             });
-            arrivals.into_iter().map(|(input, _)| input).collect()
+            arrivals.into_iter().map(|(input, ..)| input).collect()
         })
     })
 }
@@ -131,6 +135,8 @@ fn run(config: &JoinConfig, inputs: &[Input]) -> Vec<Outcome> {
             Input::Event(event) => join.push(event.clone(), &mut outcomes),
             Input::Heartbeat { source, timestamp_ns } => join.heartbeat(source, *timestamp_ns, &mut outcomes),
             Input::Horizon { kind, timestamp_ns } => join.set_horizon(*kind, *timestamp_ns),
+            Input::Evict { until_ns } => join.evict_until(*until_ns, &mut outcomes),
+            Input::Restart => join = restart(join, config, &mut outcomes),
         }
         counts.extend(&outcomes[first_new..]);
         join.pending().check_accounting(&counts).expect("every event is in exactly one place");
@@ -138,6 +144,27 @@ fn run(config: &JoinConfig, inputs: &[Input]) -> Vec<Outcome> {
     join.finish(&mut outcomes);
     assert!(join.pending().is_empty(), "something waits after the end: {:?}", join.pending());
     outcomes
+}
+
+/// A join that went on from the bytes of a snapshot. The one before changes everything meanwhile, which
+/// the snapshot must not notice.
+fn restart(mut join: Join, config: &JoinConfig, outcomes: &mut Vec<Outcome>) -> Join {
+    let pending =
+        |join: &Join| (join.pending(), join.evicted(), join.watermark_ns(), join.memory_bytes() > 0);
+    let snapshot = join.snapshot(outcomes);
+    let before = pending(&join);
+    join.finish(&mut Vec::new());
+    let (state, segments) = snapshot.into_parts();
+    let segments: Vec<Option<Vec<u64>>> =
+        segments.map(|segment| segment.map(|segment| segment.words().flatten().copied().collect())).collect();
+    let state = serde_json::to_vec(&state).expect("the state can be written");
+    let state = serde_json::from_slice(&state).expect("the state can be read");
+    let segments = segments.into_iter().map(|words| {
+        words.map(|words| SnapshotSegment::from_words(&words).expect("as many words as there were"))
+    });
+    let join = Join::restore(config.clone(), Snapshot::new(state, segments)).expect("it is whole");
+    assert_eq!(pending(&join), before);
+    join
 }
 
 fn sorted(outcomes: &[Outcome]) -> Vec<String> {
@@ -177,4 +204,44 @@ proptest! {
         let shuffled: Vec<Input> = shuffled.into_iter().map(Input::Event).collect();
         prop_assert_eq!(sorted(&run(&config, &in_order)), sorted(&run(&config, &shuffled)));
     }
+
+    /// With no room at all, everything is evicted again and again, and the watermark is forced: what
+    /// is then found broken must be broken with all the room in the world.
+    #[test]
+    fn without_memory_nothing_is_broken_that_is_not(config in join_configs(), inputs in histories()) {
+        let inputs = with_labels_of_their_own(inputs);
+        let with_memory = broken(&run(&config, &inputs));
+        let without = JoinConfig { memory_limit_bytes: 0, ..config };
+        for link in broken(&run(&without, &inputs)) {
+            prop_assert!(with_memory.contains(&link), "{link:?} is broken only without memory");
+        }
+    }
+}
+
+/// Tells the outcomes of each event from those of the others.
+fn with_labels_of_their_own(mut inputs: Vec<Input>) -> Vec<Input> {
+    for (number, input) in inputs.iter_mut().enumerate() {
+        if let Input::Event(event) = input {
+            let release = number.to_string().into();
+            event.labels = Arc::new(Labels { release, ..Labels::clone(&event.labels) });
+        }
+    }
+    // A horizon or an eviction has an effect that depends on when things are decided.
+    inputs.retain(|input| !matches!(input, Input::Horizon { .. } | Input::Evict { .. }));
+    inputs
+}
+
+/// The events whose link is broken, by edge. One without an id is broken whatever is remembered.
+fn broken(outcomes: &[Outcome]) -> BTreeSet<(Edge, Box<str>)> {
+    let broken = outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Link { outcome: LinkOutcome::MissingId, .. } => None,
+        Outcome::Link { edge, outcome, labels, .. } if outcome.is_broken() == Some(true) => {
+            Some((*edge, labels.release.clone()))
+        }
+        Outcome::Triple { outcome: TripleOutcome::Broken, labels } => {
+            Some((Edge::Triple, labels.release.clone()))
+        }
+        _ => None,
+    });
+    broken.collect()
 }

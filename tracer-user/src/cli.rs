@@ -69,7 +69,7 @@ struct ConfigArgs {
 struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Also write every event to this file; it must not exist yet.
+    /// Also write every event to this file; it must not exist yet. A name in `.zst` packs it.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Let the kernel side log what it loses (it costs something on each loss).
@@ -81,7 +81,7 @@ struct RunArgs {
 struct RecordArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where to; must not exist yet. `-` is standard output.
+    /// Where to; must not exist yet. A name in `.zst` packs it. `-` is standard output.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// End after this long, such as `60s`; without it at SIGTERM or SIGINT.
@@ -191,7 +191,8 @@ fn check(config: &Config) -> anyhow::Result<bool> {
 }
 
 fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {
-    replay::run(args, &mut io::stdin().lock(), &mut io::stdout().lock(), &mut io::stderr().lock())?;
+    let progress = replay::ProgressDrawTarget::stderr();
+    replay::run(args, io::stdin(), io::stdout(), io::stderr(), progress)?;
     Ok(true)
 }
 

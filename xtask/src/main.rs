@@ -1,10 +1,11 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `simulate`, `lint`, `test`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `simulate`, `lint`, `test`, `bench`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
+mod bench;
 mod cargo;
 mod command;
 mod demo;
@@ -41,6 +42,8 @@ enum Task {
     Simulate,
     /// Formatting and lints, of both sides
     Lint,
+    /// Measure how fast it is; the figures in docs/performance.md come from here
+    Bench(bench::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Simulate => simulate::main().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
+        Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
     };
     result.unwrap_or_else(|error| {

@@ -4,8 +4,8 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
     Abi, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, HookChoice, JoinSettings, LabelSource,
-    MAX_RING_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs, SdkProbe,
-    Service,
+    MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch,
+    ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service,
     reader::{Fields, Node, Reader},
     units,
 };
@@ -141,7 +141,7 @@ fn report(reader: &mut Reader, node: &Node<'_, '_>) -> Option<ReportProbe> {
 }
 
 fn join(reader: &mut Reader, node: &Node<'_, '_>) -> JoinSettings {
-    let known = ["exposure_window", "click_window", "report_window", "lateness", "skew"];
+    let known = ["exposure_window", "click_window", "report_window", "lateness", "skew", "memory_limit"];
     let fields = reader.map(node, &known);
     let mut settings = JoinSettings::default();
     let mut set = |name: &str, slot: &mut Duration| set_duration(reader, &fields, name, slot);
@@ -150,6 +150,9 @@ fn join(reader: &mut Reader, node: &Node<'_, '_>) -> JoinSettings {
     set("report_window", &mut settings.report_window);
     set("lateness", &mut settings.lateness);
     set("skew", &mut settings.skew);
+    if let Some(limit) = fields.optional("memory_limit").and_then(|node| reader.parsed(&node, memory_limit)) {
+        settings.memory_limit = limit;
+    }
     settings
 }
 
@@ -177,6 +180,16 @@ fn abi(text: &str) -> Result<Option<Abi>, String> {
             Err(format!("unknown abi \"{text}\"; one of `auto`, `c`, `cpp`, `go`, `rust`"))
         }
         abi => Ok(abi),
+    }
+}
+
+/// A bound of the join's memory such as `1GiB`, in bytes.
+pub(crate) fn memory_limit(text: &str) -> Result<u64, String> {
+    let size = units::size(text)?;
+    if (MIN_MEMORY_LIMIT_BYTES..=MAX_MEMORY_LIMIT_BYTES).contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!("{size} bytes is out of range; `16MiB` to `256GiB`"))
     }
 }
 

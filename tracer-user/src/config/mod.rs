@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use fields::memory_limit;
 pub use glob::Pattern;
 pub use reader::{ConfigError, Problem};
 pub use sdk_args::{Abi, IdArguments, SdkArgs};
@@ -150,6 +151,8 @@ pub struct JoinSettings {
     pub lateness: Duration,
     /// `skew`: how far clocks may disagree. Default 100 ms.
     pub skew: Duration,
+    /// `memory_limit`: the most memory that the join's state may take, in bytes; 16 MiB to 256 GiB. Default 1 GiB.
+    pub memory_limit: u64,
 }
 
 impl Default for JoinSettings {
@@ -160,6 +163,7 @@ impl Default for JoinSettings {
             report_window: Duration::from_secs(30),
             lateness: Duration::from_secs(2),
             skew: Duration::from_millis(100),
+            memory_limit: 1 << 30,
         }
     }
 }
@@ -168,6 +172,11 @@ impl Default for JoinSettings {
 pub const MIN_RING_BYTES: u64 = 64 * 1024;
 /// Largest ring buffer in bytes.
 pub const MAX_RING_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Smallest bound of the join's memory in bytes: below it, what is evicted next is what came last.
+pub const MIN_MEMORY_LIMIT_BYTES: u64 = 16 << 20;
+/// Largest bound of the join's memory in bytes: it can address no more.
+pub const MAX_MEMORY_LIMIT_BYTES: u64 = 256 << 30;
 
 pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/linktracer";

@@ -25,6 +25,7 @@ fn the_smallest_file_gets_the_defaults() {
     assert_eq!(config.hooks, HookChoice::Auto);
     assert_eq!(config.ring_buffer_size, 16 * 1024 * 1024);
     assert_eq!(config.join.click_window, Duration::from_secs(1800));
+    assert_eq!(config.join.memory_limit, 1 << 30);
     assert_eq!(config.services[0].name, "recommend");
 }
 
@@ -46,7 +47,7 @@ services:
     exposure: { library: librecsdk.so, symbol: trackExposure, args: "(request_id cstr, item_id cstr)" }
     click: { symbol: trackClick, args: "(user int, item_id cstr, request_id cstr)", abi: c }
     report: { to: ["127.0.0.1:9999", "[::1]:9999"] }
-join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, skew: 5ms }
+join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, skew: 5ms, memory_limit: 64MiB }
 "#;
     let config = parse(text).expect("valid");
     let service = &config.services[0];
@@ -59,6 +60,22 @@ join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, 
     assert_eq!((click.abi, click.args.locate(Abi::C).map(|ids| ids.request_id.slot)), (Some(Abi::C), Ok(2)));
     assert_eq!(service.report.as_ref().map(|report| report.to.len()), Some(2));
     assert_eq!(config.join.skew, Duration::from_millis(5));
+    assert_eq!(config.join.memory_limit, 64 << 20);
+}
+
+#[test]
+fn a_memory_limit_has_a_unit_and_a_range() {
+    for (limit, problem) in [
+        ("1000000000", "expected a text, found the number"),
+        ("1GB", "not a size; write it like"),
+        ("15MiB", "15728640 bytes is out of range; `16MiB` to `256GiB`"),
+        ("257GiB", "out of range; `16MiB` to `256GiB`"),
+        ("99999999999GiB", "larger than any memory"),
+    ] {
+        let text = format!("{SMALLEST}join: {{ memory_limit: {limit} }}\n");
+        let line = text.lines().count();
+        check_problems(&text, &[(line, "join.memory_limit", problem)]);
+    }
 }
 
 #[test]

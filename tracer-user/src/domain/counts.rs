@@ -3,12 +3,12 @@
 use std::ops::{Index, IndexMut};
 
 use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
 
 /// One number per kind of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct KindCounts {
     /// Requests.
     pub request: u64,
@@ -158,6 +158,9 @@ pub struct Counts {
     /// Late events that could not be judged, so that they appear under no edge. Not serialised: it
     /// serves the accounting of events.
     pub late_without_outcome: KindCounts,
+    /// Events of which nothing can be said because their state was given up to keep the memory bound.
+    /// Not serialised: it serves the accounting of events.
+    pub evicted: KindCounts,
     /// Input that was not an event. No outcome counts here: whoever reads the input adds to it.
     pub rejected: u64,
     /// Judged links and triples.
@@ -168,7 +171,7 @@ pub struct Counts {
 
 impl Counts {
     /// Adds one outcome.
-    pub fn apply(&mut self, outcome: &Outcome) {
+    pub fn apply<L>(&mut self, outcome: &Outcome<L>) {
         match outcome {
             Outcome::Received { kind, .. } => self.events[*kind] += 1,
             Outcome::Duplicate { kind: Kind::Request, .. } => self.duplicate.request += 1,
@@ -179,6 +182,7 @@ impl Counts {
             }
             Outcome::Late { kind, .. } => self.late[*kind] += 1,
             Outcome::LateWithoutOutcome { kind, .. } => self.late_without_outcome[*kind] += 1,
+            Outcome::Evicted { kind, .. } => self.evicted[*kind] += 1,
             Outcome::Request { outcome, .. } => match outcome {
                 RequestOutcome::Exposed => self.requests.exposed += 1,
                 RequestOutcome::Unexposed => self.requests.unexposed += 1,
@@ -223,14 +227,14 @@ impl Counts {
     }
 }
 
-impl<'a> Extend<&'a Outcome> for Counts {
-    fn extend<I: IntoIterator<Item = &'a Outcome>>(&mut self, outcomes: I) {
+impl<'a, L: 'a> Extend<&'a Outcome<L>> for Counts {
+    fn extend<I: IntoIterator<Item = &'a Outcome<L>>>(&mut self, outcomes: I) {
         outcomes.into_iter().for_each(|outcome| self.apply(outcome));
     }
 }
 
-impl<'a> FromIterator<&'a Outcome> for Counts {
-    fn from_iter<I: IntoIterator<Item = &'a Outcome>>(outcomes: I) -> Self {
+impl<'a, L: 'a> FromIterator<&'a Outcome<L>> for Counts {
+    fn from_iter<I: IntoIterator<Item = &'a Outcome<L>>>(outcomes: I) -> Self {
         let mut counts = Self::default();
         counts.extend(outcomes);
         counts

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// What kind of thing was observed. The order of the variants is the order in which the join takes
 /// events of one timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// A recommendation request left (or its answer did), carrying a request id.
     Request,
@@ -32,7 +34,7 @@ impl Kind {
 }
 
 /// What an event is counted under. One allocation per process release, shared by its events.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Labels {
     /// The configured name of the service; empty when unknown.
     pub service: Box<str>,

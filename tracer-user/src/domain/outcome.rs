@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Kind, Labels};
 
 /// An edge between two events of one id, or the whole triple.
@@ -76,7 +78,7 @@ impl LinkOutcome {
 }
 
 /// What became of one triple (one click that is not a duplicate).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TripleOutcome {
     /// Click, exposure and request are one chain.
     Complete,
@@ -129,29 +131,30 @@ impl RequestOutcome {
 }
 
 /// One decision of the join. The labels are always those of the event that is judged: the exposure
-/// on `request_exposure`; the click on `exposure_click`, `click_report` and the triple.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+/// on `request_exposure`; the click on `exposure_click`, `click_report` and the triple. `L` is how
+/// they are given: shared, or as a small key that stands for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome<L = Arc<Labels>> {
     /// An event was taken in. Exactly one of these per event pushed.
     Received {
         /// What was observed.
         kind: Kind,
         /// Counted under.
-        labels: Arc<Labels>,
+        labels: L,
     },
     /// The event repeats an earlier one.
     Duplicate {
         /// What was observed.
         kind: Kind,
         /// Counted under.
-        labels: Arc<Labels>,
+        labels: L,
     },
     /// The event was older than the watermark when it arrived. Comes beside whatever else becomes of it.
     Late {
         /// What was observed.
         kind: Kind,
         /// Counted under.
-        labels: Arc<Labels>,
+        labels: L,
     },
     /// A late event came to nothing that can be counted: what would have completed it may have been
     /// forgotten before it arrived. It appears in no ratio; this keeps its place in the accounting.
@@ -159,14 +162,22 @@ pub enum Outcome {
         /// What was observed.
         kind: Kind,
         /// Counted under.
-        labels: Arc<Labels>,
+        labels: L,
+    },
+    /// The event was waiting when its state was given up to keep the memory bound, and nothing can be
+    /// said of it. Only requests come to this: what else waits becomes unseen.
+    Evicted {
+        /// What was observed.
+        kind: Kind,
+        /// Counted under.
+        labels: L,
     },
     /// A new request was judged.
     Request {
         /// The judgement.
         outcome: RequestOutcome,
         /// Counted under.
-        labels: Arc<Labels>,
+        labels: L,
     },
     /// A link was judged. Never [`Edge::Triple`].
     Link {
@@ -178,13 +189,33 @@ pub enum Outcome {
         /// the clocks disagree within the tolerance.
         delay_ns: Option<u64>,
         /// Counted under.
-        labels: Arc<Labels>,
+        labels: L,
     },
     /// A triple was judged.
     Triple {
         /// The judgement.
         outcome: TripleOutcome,
         /// Counted under.
-        labels: Arc<Labels>,
+        labels: L,
     },
+}
+
+impl<L> Outcome<L> {
+    /// The same decision with its labels given in another way.
+    pub fn map_labels<M>(self, map: impl FnOnce(L) -> M) -> Outcome<M> {
+        match self {
+            Self::Received { kind, labels } => Outcome::Received { kind, labels: map(labels) },
+            Self::Duplicate { kind, labels } => Outcome::Duplicate { kind, labels: map(labels) },
+            Self::Late { kind, labels } => Outcome::Late { kind, labels: map(labels) },
+            Self::LateWithoutOutcome { kind, labels } => {
+                Outcome::LateWithoutOutcome { kind, labels: map(labels) }
+            }
+            Self::Evicted { kind, labels } => Outcome::Evicted { kind, labels: map(labels) },
+            Self::Request { outcome, labels } => Outcome::Request { outcome, labels: map(labels) },
+            Self::Link { edge, outcome, delay_ns, labels } => {
+                Outcome::Link { edge, outcome, delay_ns, labels: map(labels) }
+            }
+            Self::Triple { outcome, labels } => Outcome::Triple { outcome, labels: map(labels) },
+        }
+    }
 }

@@ -48,6 +48,9 @@ pub struct JoinConfig {
     pub idle_timeout_ns: u64,
     /// Which services configure a report.
     pub reports: Reports,
+    /// The most memory that the join's state may take, in bytes, spare capacity included. Past it
+    /// the oldest state is evicted. It cannot be kept below [`JoinConfig::MIN_MEMORY_LIMIT_BYTES`].
+    pub memory_limit_bytes: u64,
 }
 
 impl Default for JoinConfig {
@@ -61,11 +64,16 @@ impl Default for JoinConfig {
             skew_ns: SECOND_NS / 10,
             idle_timeout_ns: 10 * SECOND_NS,
             reports: Reports::none(),
+            memory_limit_bytes: 1 << 30,
         }
     }
 }
 
 impl JoinConfig {
+    /// What an empty join takes, and room for the events that are taken between two looks at the
+    /// limit.
+    pub const MIN_MEMORY_LIMIT_BYTES: u64 = 1 << 20;
+
     /// How long a sighting of a request can matter to an event that is not late: the oldest request
     /// that an exposure may look back to, still needed when that exposure stops waiting.
     pub(super) fn request_retention_ns(&self) -> u64 {
@@ -75,5 +83,10 @@ impl JoinConfig {
     /// The same for a sighting of an exposure or of a click.
     pub(super) fn click_retention_ns(&self) -> u64 {
         self.click_window_ns.saturating_add(self.skew_ns)
+    }
+
+    /// The longest that any of them can matter.
+    pub(super) fn retention_ns(&self) -> u64 {
+        self.request_retention_ns().max(self.click_retention_ns())
     }
 }

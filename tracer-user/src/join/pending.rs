@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::{Counts, Kind, KindCounts};
 
 /// The sizes of the join's tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Pending {
     /// Events in the reorder buffer.
     pub buffered: KindCounts,
@@ -74,8 +76,12 @@ impl Pending {
         let request = [requests.exposed, requests.unexposed, requests.missing_id];
         let exposure = [exposures.linked, exposures.orphan, exposures.missing_id, exposures.unseen];
         let click = [clicks.linked, clicks.mismatch, clicks.orphan, clicks.missing_id, clicks.unseen];
+        let evicted = counts.evicted.request;
         let settled = [
-            (Kind::Request, sum(&request) + counts.duplicate.request + late.request + self.requests),
+            (
+                Kind::Request,
+                evicted + sum(&request) + counts.duplicate.request + late.request + self.requests,
+            ),
             (Kind::Exposure, sum(&exposure) + counts.duplicate.exposure + late.exposure + self.exposures),
             (Kind::Click, sum(&click) + counts.duplicate.click + late.click + self.clicks),
         ];

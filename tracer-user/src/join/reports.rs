@@ -1,28 +1,46 @@
 //! Which clicks a process reported.
 
-use std::sync::Arc;
+use serde::{Deserialize, Serialize};
 
-use super::Join;
-use super::deadlines::Until;
-use super::state::{ProcessKey, Waiting};
-use crate::domain::{Edge, Event, Labels, LinkOutcome, Outcome};
+use super::engine::Engine;
+use super::event::{JoinEvent, LabelsKey, SourcePrint};
+use super::open::{Decision, Key, Timeline, Waiting};
+use super::time::Until;
+use crate::domain::{Edge, LinkOutcome, Outcome};
 
-impl Join {
+/// The reports of one process, and its clicks that none of them covers yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Process {
+    id: (SourcePrint, u32),
+    alive_until_ns: u64,
+    reports: Timeline<()>,
+    pub(super) waiting_clicks: Timeline<Waiting>,
+}
+
+impl Process {
+    fn bytes(&self) -> u64 {
+        // Its entry in the map of processes, a node of which is at least half full.
+        let entry = 2 * size_of::<((SourcePrint, u32), Key)>() as u64;
+        self.reports.bytes() + self.waiting_clicks.bytes() + entry
+    }
+}
+
+impl Engine {
     /// A report covers every click of its process in the window before it. It is not judged itself.
-    pub(super) fn take_report(&mut self, event: Event, out: &mut Vec<Outcome>) {
+    pub(super) fn take_report(&mut self, event: &JoinEvent, out: &mut Vec<Decision>) {
         if self.config.reports.is_none() {
             return;
         }
-        let Event { timestamp_ns, source, pid, .. } = event;
+        let JoinEvent { timestamp_ns, source, pid, .. } = *event;
         let window_ns = self.config.report_window_ns;
         let remembered_until_ns = timestamp_ns.saturating_add(window_ns);
         if self.is_over(remembered_until_ns) {
             // Every click that it could cover was judged before.
             return;
         }
-        let process_key = self.process(&source, pid, remembered_until_ns);
-        let process = &mut self.state.processes[process_key];
-        process.reports.insert(timestamp_ns, ());
+        let process_key = self.process((source, pid), remembered_until_ns);
+        let Some(process) = self.processes.get_mut(process_key) else { return };
+        self.processes_held_bytes += process.reports.insert(timestamp_ns, ());
         let from_ns = timestamp_ns.saturating_sub(window_ns);
         for (_, Waiting { labels, .. }) in process.waiting_clicks.drain_in(from_ns, timestamp_ns) {
             self.pending.click_reports -= 1;
@@ -31,38 +49,101 @@ impl Join {
     }
 
     /// A click that is not a duplicate waits for the report that covers it.
-    pub(super) fn await_report(&mut self, click: &Event, late: bool, out: &mut Vec<Outcome>) {
-        if !self.config.reports.include(&click.labels) {
+    pub(super) fn await_report(&mut self, click: &JoinEvent, late: bool, out: &mut Vec<Decision>) {
+        if !click.wants_report {
             return;
         }
-        let deadline_ns = click.timestamp_ns.saturating_add(self.config.report_window_ns);
-        let process_key = self.process(&click.source, click.pid, deadline_ns);
-        let process = &mut self.state.processes[process_key];
-        let labels = Arc::clone(&click.labels);
-        if process.reports.any_in(click.timestamp_ns, deadline_ns) {
+        let JoinEvent { timestamp_ns, source, pid, labels, .. } = *click;
+        let deadline_ns = timestamp_ns.saturating_add(self.config.report_window_ns);
+        let process_key = self.process((source, pid), deadline_ns);
+        let Some(process) = self.processes.get_mut(process_key) else { return };
+        if process.reports.any_in(timestamp_ns, deadline_ns) {
             out.push(link(LinkOutcome::Reported, labels));
         } else if deadline_ns >= self.now_ns {
-            process.waiting_clicks.insert(click.timestamp_ns, Waiting { labels, late });
+            self.processes_held_bytes +=
+                process.waiting_clicks.insert(timestamp_ns, Waiting { labels, late });
             self.deadlines.report.push(deadline_ns, process_key);
+            self.note_deadline(deadline_ns);
             self.pending.click_reports += 1;
         }
     }
 
     /// The deadline of clicks of the process: no report covers them.
-    pub(super) fn judge_reports(&mut self, process_key: ProcessKey, until: Until, out: &mut Vec<Outcome>) {
+    pub(super) fn judge_reports(&mut self, process_key: Key, until: Until, out: &mut Vec<Decision>) {
         let window_ns = self.config.report_window_ns;
         let is_due = |timestamp_ns: u64| until.is_due(timestamp_ns.saturating_add(window_ns));
-        while let Some((_, Waiting { labels, late })) =
-            self.state.processes[process_key].waiting_clicks.pop_if(is_due)
-        {
+        let Some(process) = self.processes.get_mut(process_key) else { return };
+        while let Some((click_ns, Waiting { labels, late })) = process.waiting_clicks.pop_if(is_due) {
             self.pending.click_reports -= 1;
-            if !late {
+            if !late && !self.doubts.is_click_in_doubt(&self.config, click_ns) {
                 out.push(link(LinkOutcome::Unreported, labels));
             }
         }
     }
+
+    /// Removes the process if nothing of it matters at `before_ns` or later.
+    pub(super) fn forget_process(&mut self, key: Key, before_ns: u64) {
+        let Some(process) = self.processes.get(key) else { return };
+        if process.alive_until_ns >= before_ns {
+            self.deadlines.forget_process.push(process.alive_until_ns, key);
+            return;
+        }
+        debug_assert!(process.waiting_clicks.is_empty(), "what is forgotten has nothing waiting in it");
+        if let Some(process) = self.processes.remove(key) {
+            self.process_of_id.remove(&process.id);
+            self.processes_held_bytes -= process.bytes();
+        }
+    }
+
+    /// Gives up what is known of reports. It could only have completed links.
+    pub(super) fn evict_reports(&mut self) {
+        self.processes = super::open::Slab::default();
+        self.process_of_id.clear();
+        self.processes_held_bytes = 0;
+        self.evicted.click_reports += std::mem::take(&mut self.pending.click_reports);
+    }
+
+    /// Makes the tables that follow from the processes.
+    pub(super) fn index_processes(&mut self) {
+        for key in self.processes.keys() {
+            let Some(process) = self.processes.get(key) else { continue };
+            self.process_of_id.insert(process.id, key);
+            self.deadlines.forget_process.push(process.alive_until_ns, key);
+            for (click_ns, _) in process.waiting_clicks.iter() {
+                let deadline_ns = click_ns.saturating_add(self.config.report_window_ns);
+                self.deadlines.report.push(deadline_ns, key);
+            }
+        }
+    }
+
+    /// The process of a source, made if there is none, with what is forgotten gone. It lives at least
+    /// until `until_ns`.
+    fn process(&mut self, id: (SourcePrint, u32), until_ns: u64) -> Key {
+        let key = match self.process_of_id.get(&id) {
+            Some(key) => *key,
+            None => {
+                let process = Process {
+                    id,
+                    alive_until_ns: 0,
+                    reports: Timeline::default(),
+                    waiting_clicks: Timeline::default(),
+                };
+                self.processes_held_bytes += process.bytes();
+                let key = self.processes.insert(process);
+                self.process_of_id.insert(id, key);
+                self.deadlines.forget_process.push(until_ns, key);
+                self.note_deadline(until_ns);
+                key
+            }
+        };
+        if let Some(process) = self.processes.get_mut(key) {
+            process.alive_until_ns = process.alive_until_ns.max(until_ns);
+            process.reports.forget_before(self.now_ns.saturating_sub(self.config.report_window_ns));
+        }
+        key
+    }
 }
 
-fn link(outcome: LinkOutcome, labels: Arc<Labels>) -> Outcome {
+fn link(outcome: LinkOutcome, labels: LabelsKey) -> Decision {
     Outcome::Link { edge: Edge::ClickReport, outcome, delay_ns: None, labels }
 }

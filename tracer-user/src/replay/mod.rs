@@ -1,41 +1,57 @@
 //! `linktracer replay`: recorded events in, the counts of the live daemon out.
 //!
-//! Lines are read one at a time and forgotten, so a recording of any length takes the memory of its
-//! windows. A line that is not an event is counted and named, and never ends the run.
+//! Bytes are read and unpacked (`input`), cut into pieces of whole lines (`pieces`), and taken apart on
+//! several threads (`pipeline`, `batch`, `line`) while the calling thread joins. Everything is read
+//! once and forgotten, so a recording of any length takes the memory of its windows. A line that is not
+//! an event is counted and named, and never ends the run; input that ends in an error gives the counts
+//! of what came before it, and the error.
 //!
-//! Deliberately absent: any clock. A recording joined twice gives the same counts twice.
+//! Deliberately absent: any clock in what is counted. A recording joined twice gives the same counts
+//! twice.
 
-mod intern;
-mod reader;
+mod batch;
+mod input;
+mod line;
+mod pieces;
+mod pipeline;
+mod progress;
 mod table;
 mod writer;
 
+#[cfg(test)]
+mod line_tests;
+#[cfg(test)]
+mod packing_tests;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
+pub use indicatif::ProgressDrawTarget;
 
-pub use reader::{EventReader, LineError, MAX_LINE_BYTES, Record};
+pub use line::{LineError, MAX_LINE_BYTES};
 pub use writer::write_event;
 
 use crate::domain::{Counts, Kind, Outcome};
-use crate::join::{Join, JoinConfig, Reports};
-
-/// Rejected lines beyond this many are counted and no longer named.
-const MAX_NAMED_REJECTIONS: u64 = 20;
+use crate::join::{Engine, Evicted, Fingerprinter, JoinConfig, JoinEvent, LabelsKey, LabelsTable, Reports};
+use batch::{Batch, MAX_NAMED_REJECTIONS, PieceReader, Recorded};
+use input::{Input, Packing};
+use pieces::Cut;
+use progress::Progress;
 
 /// Join recorded events and print what became of them.
 #[derive(Debug, Clone, Args)]
 pub struct ReplayArgs {
-    /// File of events, one JSON object a line; `-` reads standard input.
+    /// File of events, one JSON object a line, as it is or packed by gzip or zstd; `-` reads standard
+    /// input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
@@ -74,6 +90,10 @@ pub struct JoinArgs {
     /// A source this far behind the newest one is no longer waited for.
     #[arg(long, value_name = "DURATION", default_value_t = Span(JoinConfig::default().idle_timeout_ns))]
     pub idle_timeout: Span,
+
+    /// The most memory for what is remembered and waits, 16MiB to 256GiB. Past it the oldest is given up.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = crate::config::memory_limit)]
+    pub memory_limit: u64,
 
     /// Judge whether the clicks of this service were reported; may be given more than once.
     #[arg(long = "service-report", value_name = "SERVICE")]
@@ -128,6 +148,7 @@ impl JoinArgs {
             lateness_ns: self.lateness.0,
             skew_ns: self.skew.0,
             idle_timeout_ns: self.idle_timeout.0,
+            memory_limit_bytes: self.memory_limit,
             reports: if self.reports {
                 Reports::All
             } else {
@@ -137,21 +158,25 @@ impl JoinArgs {
     }
 }
 
-/// Replays the file, or `input` when the file is `-`; prints the counts to `output` and names what
-/// was rejected on `errors`. Fails when the file cannot be read or the counts cannot be written.
+/// Replays the file, or `input` when the file is `-`; prints the counts to `output`, names what was
+/// rejected on `errors`, and shows how far it has come on `progress`.
+///
+/// # Errors
+/// The file cannot be opened, or the counts cannot be written. The input cannot be read to its end:
+/// then the counts of what was read are printed all the same.
 pub fn run(
     args: &ReplayArgs,
-    input: impl BufRead,
+    input: impl Read + Send,
     mut output: impl Write,
     errors: impl Write,
+    progress: ProgressDrawTarget,
 ) -> anyhow::Result<()> {
-    let mut counts = Counts::default();
-    let rejected = if args.file == Path::new("-") {
-        join_lines(&args.join, "stdin", input, errors, |outcome| counts.apply(outcome))?
+    let unvisited = |_: &Outcome<LabelsKey>, _: &LabelsTable| {};
+    let (counts, end) = if args.file == Path::new("-") {
+        replay(&args.join, "stdin", input, errors, Progress::new(progress, None), unvisited)?
     } else {
-        join_file(&args.join, &args.file, errors, |outcome| counts.apply(outcome))?
+        join_file(&args.join, &args.file, errors, progress, unvisited)?
     };
-    counts.rejected = rejected;
     match args.output {
         OutputFormat::Text => output.write_all(table::render(&counts).as_bytes()),
         OutputFormat::Json => {
@@ -160,55 +185,142 @@ pub fn run(
         }
     }
     .and_then(|()| output.flush())
-    .context("write the counts")
+    .context("write the counts")?;
+    end
 }
 
-/// Joins every line of the file and hands each outcome to `visit`; as [`join_lines`].
-pub fn join_file(
+/// The counts, and whether the input could be read to its end.
+type Joined = (Counts, anyhow::Result<()>);
+
+/// Joins every line of the file and hands each outcome to `visit`, with the table that its labels are in.
+///
+/// # Errors
+/// The file cannot be opened.
+pub(crate) fn join_file(
     args: &JoinArgs,
     path: &Path,
     errors: impl Write,
-    visit: impl FnMut(&Outcome),
-) -> anyhow::Result<u64> {
+    progress: ProgressDrawTarget,
+    visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable),
+) -> anyhow::Result<Joined> {
     let name = path.display().to_string();
     let file = File::open(path).with_context(|| format!("open {name}"))?;
-    join_lines(args, &name, BufReader::with_capacity(1 << 18, file), errors, visit)
+    let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    replay(args, &name, file, errors, Progress::new(progress, length), visit)
 }
 
-/// Joins every line of `input`, hands each outcome to `visit`, names what was rejected on `errors`, and
-/// returns how many lines that were. Fails when the input cannot be read.
-fn join_lines(
+/// Joins every line of `input`.
+fn replay(
     args: &JoinArgs,
     name: &str,
-    input: impl BufRead,
+    input: impl Read + Send,
     mut errors: impl Write,
-    mut visit: impl FnMut(&Outcome),
-) -> anyhow::Result<u64> {
-    let mut join = Join::new(args.join_config());
-    if let Some(start_ns) = args.coverage_start {
-        join.set_horizon(Kind::Request, start_ns);
-        join.set_horizon(Kind::Exposure, start_ns);
-    }
-    let mut rejected = 0;
-    let mut outcomes = Vec::new();
-    let mut reader = EventReader::new(input);
-    while let Some(Record { line, event }) = reader.next_record().with_context(|| format!("read {name}"))? {
-        match event {
-            Ok(event) => join.push(event, &mut outcomes),
-            Err(reason) => {
-                rejected += 1;
-                if rejected <= MAX_NAMED_REJECTIONS {
-                    // Whoever closed the error stream does not want to know.
-                    let _ = writeln!(errors, "{name}:{line}: {reason}");
-                }
-            }
-        }
-        outcomes.drain(..).for_each(|outcome| visit(&outcome));
-    }
-    join.finish(&mut outcomes);
-    outcomes.iter().for_each(visit);
-    if let Some(unnamed @ 1..) = rejected.checked_sub(MAX_NAMED_REJECTIONS) {
+    progress: Progress,
+    visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable),
+) -> anyhow::Result<Joined> {
+    let Input { packing, bytes, taken } = Input::open(input).with_context(|| format!("read {name}"))?;
+    let mut replay = Replay::new(args, visit);
+    let reader = PieceReader::new(Fingerprinter::random());
+    let end = pipeline::run(bytes, pipeline::PIECE_BYTES, pipeline::parsers(), &reader, |batch| {
+        progress.advance(taken.load(Ordering::Relaxed), batch.events.len());
+        replay.take(&batch, |line, reason| {
+            // Whoever closed the error stream does not want to know.
+            progress.aside(|| drop(writeln!(errors, "{name}:{line}: {reason}")));
+        });
+    });
+    progress.finish();
+    let end = end.map_err(|cut| replay.describe(&cut, name, packing));
+    let (counts, evicted) = replay.finish();
+    if let Some(unnamed @ 1..) = counts.rejected.checked_sub(MAX_NAMED_REJECTIONS as u64) {
         let _ = writeln!(errors, "{name}: {unnamed} more lines were rejected");
     }
-    Ok(rejected)
+    if evicted != Evicted::default() {
+        let Evicted { request_ids, click_reports, forced_watermarks } = evicted;
+        let _ = writeln!(
+            errors,
+            "{name}: the memory limit was reached: {request_ids} request ids and {click_reports} clicks that waited \
+             for a report were given up, the watermark moved early {forced_watermarks} times, and what reaches back \
+             to them is unseen; --memory-limit raises it"
+        );
+    }
+    Ok((counts, end))
+}
+
+/// The join of what was read so far.
+struct Replay<V> {
+    visit: V,
+    engine: Engine,
+    labels: LabelsTable,
+    counts: Counts,
+    decisions: Vec<Outcome<LabelsKey>>,
+    lines: u64,
+}
+
+impl<V: FnMut(&Outcome<LabelsKey>, &LabelsTable)> Replay<V> {
+    fn new(args: &JoinArgs, visit: V) -> Self {
+        let config = args.join_config();
+        let labels = LabelsTable::new(config.reports.clone());
+        let mut engine = Engine::new(config);
+        if let Some(start_ns) = args.coverage_start {
+            engine.set_horizon(Kind::Request, start_ns);
+            engine.set_horizon(Kind::Exposure, start_ns);
+        }
+        Self { visit, engine, labels, counts: Counts::default(), decisions: Vec::new(), lines: 0 }
+    }
+
+    /// Joins the events of a batch; the first rejected lines are named to `name_rejected`.
+    fn take(&mut self, batch: &Batch, mut name_rejected: impl FnMut(u64, &LineError)) {
+        let named_before = self.counts.rejected;
+        for ((line, reason), number) in batch.named.iter().zip(named_before..) {
+            if number < MAX_NAMED_REJECTIONS as u64 {
+                name_rejected(self.lines + line, reason);
+            }
+        }
+        self.counts.rejected += batch.rejected;
+        self.lines += batch.lines;
+        let keys: Vec<_> = batch.labels.sets().iter().map(|labels| self.labels.key(labels)).collect();
+        for event in &batch.events {
+            let Recorded { kind, timestamp_ns, source, pid, request, item, labels } = *event;
+            let (labels, wants_report) = keys[labels];
+            let event = JoinEvent { timestamp_ns, request, item, source, pid, labels, kind, wants_report };
+            self.engine.push(event, &mut self.decisions);
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        for decision in &self.decisions {
+            self.counts.apply(decision);
+            (self.visit)(decision, &self.labels);
+        }
+        self.decisions.clear();
+    }
+
+    /// Lets every window run out. Returns the counts, and what was given up to keep the memory limit.
+    fn finish(mut self) -> (Counts, Evicted) {
+        self.engine.finish(&mut self.decisions);
+        self.count();
+        (self.counts, self.engine.evicted())
+    }
+
+    /// Why and where reading ended before its time, for a person.
+    fn describe(&self, cut: &Cut, name: &str, packing: Packing) -> anyhow::Error {
+        let Cut { error, byte, lost_bytes } = cut;
+        let lines = self.lines;
+        let unpacked = if packing == Packing::Plain { "" } else { " unpacked" };
+        let what = match (packing, error.kind()) {
+            (Packing::Gzip | Packing::Zstd, io::ErrorKind::UnexpectedEof) => {
+                format!("the {} data is cut off", packing.name())
+            }
+            _ => format!("it cannot be read any further ({error})"),
+        };
+        let lost = match lost_bytes {
+            0 => String::new(),
+            length => format!(", {length} bytes into line {}, which is not counted", lines + 1),
+        };
+        anyhow!(
+            "{name}: {what} after line {lines} (byte {byte}{unpacked}){lost}\n  \
+             the counts are those of the {lines} lines before"
+        )
+    }
 }

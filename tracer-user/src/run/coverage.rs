@@ -179,7 +179,6 @@ impl Coverage {
         tracing::warn!(reason, "the coverage horizon moves to now: what came before may have been missed");
         for kind in [Kind::Request, Kind::Exposure] {
             join.set_horizon(kind, now_ns);
-            metrics.set_horizon(kind, now_ns);
         }
         metrics.horizon_moves.with_label_values(&[reason]).inc();
     }

@@ -141,11 +141,11 @@ fn prepare(
     kernel.set_capture(true)?;
 
     let mut join = Join::new(join_config(config));
+    metrics.state_limit_bytes.set(i64::try_from(config.join.memory_limit).unwrap_or(i64::MAX));
     if !running.is_empty() {
         let now_ns = clock.now_ns();
         for kind in [Kind::Request, Kind::Exposure] {
             join.set_horizon(kind, now_ns);
-            metrics.set_horizon(kind, now_ns);
         }
         metrics.horizon_moves.with_label_values(&["process_older_than_capture"]).inc();
     }
@@ -229,6 +229,7 @@ fn join_config(config: &Config) -> JoinConfig {
         report_window_ns: ns(settings.report_window),
         lateness_ns: ns(settings.lateness),
         skew_ns: ns(settings.skew),
+        memory_limit_bytes: settings.memory_limit,
         reports: Reports::Services(with_reports.map(|service| service.name.as_str().into()).collect()),
         ..JoinConfig::default()
     }

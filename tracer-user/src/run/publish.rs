@@ -11,10 +11,10 @@ use tracer_common::counters::Hook;
 use super::coverage::Coverage;
 use crate::{
     discover::Processes,
-    domain::{Edge, Labels, Outcome},
+    domain::{Edge, Kind, Labels, Outcome},
     export::http::Status,
     ingest::{clock::Clock, interpret::Reading},
-    join::Join,
+    join::{Evicted, Join},
     slo::{RatioWindow, Tally},
     telemetry::{Metrics, RECEIVED_EVENT, RECEIVED_PROCESS},
 };
@@ -35,13 +35,23 @@ pub(super) struct Publisher {
     source: Arc<str>,
     window: RatioWindow<(Edge, Arc<Labels>)>,
     published: BTreeSet<RatioKey>,
+    evicted: Evicted,
     last: Option<Instant>,
 }
 
 impl Publisher {
     pub(super) fn new(metrics: Metrics, status: Arc<Status>, clock: Clock, source: Arc<str>) -> Self {
         let window = RatioWindow::new(SLICE_NS, SLICES);
-        Self { metrics, status, clock, source, window, published: BTreeSet::new(), last: None }
+        Self {
+            metrics,
+            status,
+            clock,
+            source,
+            window,
+            published: BTreeSet::new(),
+            evicted: Evicted::default(),
+            last: None,
+        }
     }
 
     /// Counts what became of a record.
@@ -73,6 +83,10 @@ impl Publisher {
     pub(super) fn publish(&mut self, join: &Join, processes: &Processes, coverage: &Coverage, now_ns: u64) {
         self.status.note_drain();
         self.metrics.set_pending(&join.pending());
+        self.publish_evicted(join);
+        for kind in [Kind::Request, Kind::Exposure] {
+            self.metrics.set_horizon(kind, join.horizon_ns(kind));
+        }
         let watermark_ns = join.watermark_ns().unwrap_or(now_ns);
         self.metrics.set_watermark_lag(now_ns.saturating_sub(watermark_ns));
         if self.last.is_some_and(|last| last.elapsed() < PUBLISH_INTERVAL) {
@@ -81,6 +95,7 @@ impl Publisher {
         self.last = Some(Instant::now());
         self.publish_ratios(now_ns);
         self.metrics.set_clock_step(self.clock.step_ns());
+        self.metrics.set_state_bytes(join.memory_bytes());
         for (service, count) in processes.count_by_service() {
             let name = coverage.service_name(service);
             self.metrics.processes.with_label_values(&[name]).set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -91,6 +106,24 @@ impl Publisher {
         }
         self.status.set_probes(coverage.states());
         self.status.set_releases(processes.releases(&self.source));
+    }
+
+    /// What the join gave up to keep its memory limit. It has moved the horizon for that.
+    fn publish_evicted(&mut self, join: &Join) {
+        let evicted = join.evicted();
+        let since = evicted.since(&self.evicted);
+        if since == Evicted::default() {
+            return;
+        }
+        if self.evicted == Evicted::default() {
+            tracing::warn!(
+                "join.memory_limit is reached: the oldest state is given up, and what reaches back to it is unseen; \
+                 linktracer_evicted_total counts it"
+            );
+        }
+        self.evicted = evicted;
+        self.metrics.add_evicted(&since);
+        self.metrics.horizon_moves.with_label_values(&["evicted"]).inc();
     }
 
     /// The ratio of an edge is that of all groups of a release together.

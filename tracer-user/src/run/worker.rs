@@ -92,8 +92,8 @@ impl Worker {
                 break;
             }
         }
-        if let Some(recording) = &mut self.recording {
-            recording.flush()?;
+        if let Some(recording) = self.recording.take() {
+            recording.finish()?;
         }
         let pending = self.join.pending();
         tracing::info!(?pending, "finished; what is pending was not decided");

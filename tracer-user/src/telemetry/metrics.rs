@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector as _, MetricVec, MetricVecBuilder},
 };
 use tracer_common::counters::Hook;
@@ -13,7 +13,7 @@ use crate::{
     build,
     domain::{Edge, Kind, Labels, LinkOutcome, Outcome},
     ingest::interpret::Reason,
-    join::Pending,
+    join::{Evicted, Pending},
 };
 
 /// Bounds of the delay histogram in seconds: from a reflex to the default click window.
@@ -48,6 +48,11 @@ pub struct Metrics {
     delay: HistogramVec,
     ratio: GaugeVec,
     pending: IntGaugeVec,
+    state_bytes: IntGauge,
+    /// What the join's state may take.
+    pub state_limit_bytes: IntGauge,
+    evicted: IntCounterVec,
+    evicted_events: IntCounterVec,
     horizon: GaugeVec,
     watermark_lag: Gauge,
     clock_step: Gauge,
@@ -81,6 +86,11 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             prometheus::Result::Ok(gauge)
         };
+        let int_gauge = |metric: Metric| {
+            let gauge = IntGauge::with_opts(of(metric))?;
+            registry.register(Box::new(gauge.clone()))?;
+            prometheus::Result::Ok(gauge)
+        };
         let delay = Metric::ExposureToClick;
         let delay = HistogramOpts::new(delay.name(), delay.help()).buckets(DELAY_BUCKETS.to_vec());
         let delay = HistogramVec::new(delay, &["service", "release", "group"])?;
@@ -100,6 +110,10 @@ impl Metrics {
             delay,
             ratio: gauges(Metric::BrokenLinkRatio, &["edge", "service", "release", "bound"])?,
             pending: int_gauges(Metric::Pending, &["table"])?,
+            state_bytes: int_gauge(Metric::StateBytes)?,
+            state_limit_bytes: int_gauge(Metric::StateLimitBytes)?,
+            evicted: counters(Metric::Evicted, &["table"])?,
+            evicted_events: counters(Metric::EvictedEvents, &["kind"])?,
             horizon: gauges(Metric::CoverageHorizon, &["kind"])?,
             watermark_lag: gauge(Metric::WatermarkLag)?,
             clock_step: gauge(Metric::ClockStep)?,
@@ -121,6 +135,8 @@ impl Metrics {
                 self.late_without_outcome.with_label_values(&[kind.name()]);
             }
         }
+        self.evicted_events.with_label_values(&[Kind::Request.name()]);
+        self.add_evicted(&Evicted::default());
         for hook in Hook::ALL {
             for outcome in Reason::ALL.iter().map(|reason| reason.name()) {
                 self.received.with_label_values(&[hook.name(), outcome]);
@@ -143,6 +159,7 @@ impl Metrics {
             Outcome::LateWithoutOutcome { kind, .. } => {
                 self.late_without_outcome.with_label_values(&[kind.name()]).inc();
             }
+            Outcome::Evicted { kind, .. } => self.evicted_events.with_label_values(&[kind.name()]).inc(),
             Outcome::Request { outcome, labels } => self
                 .requests
                 .with_label_values(&[outcome.name(), &labels.service, &labels.release, &labels.group])
@@ -191,6 +208,18 @@ impl Metrics {
     pub fn set_pending(&self, pending: &Pending) {
         for (table, count) in pending.tables() {
             self.pending.with_label_values(&[table]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Publishes what the join's state takes, in bytes.
+    pub fn set_state_bytes(&self, bytes: u64) {
+        self.state_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Adds what the join has given up since the last call.
+    pub fn add_evicted(&self, since: &Evicted) {
+        for (table, count) in since.tables() {
+            self.evicted.with_label_values(&[table]).inc_by(count);
         }
     }
 

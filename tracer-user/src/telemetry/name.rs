@@ -27,6 +27,14 @@ pub enum Metric {
     LostEvents,
     /// What waits in the join.
     Pending,
+    /// What the join's state takes.
+    StateBytes,
+    /// What it may take.
+    StateLimitBytes,
+    /// What the join gave up to keep within that.
+    Evicted,
+    /// Events of which nothing can be said for that reason.
+    EvictedEvents,
     /// Since when the join knows everything.
     CoverageHorizon,
     /// Moves of the coverage horizon.
@@ -51,7 +59,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -64,6 +72,10 @@ impl Metric {
         Self::ReceivedRecords,
         Self::LostEvents,
         Self::Pending,
+        Self::StateBytes,
+        Self::StateLimitBytes,
+        Self::Evicted,
+        Self::EvictedEvents,
         Self::CoverageHorizon,
         Self::CoverageHorizonMoves,
         Self::AttachedProbes,
@@ -91,6 +103,10 @@ impl Metric {
             Self::ReceivedRecords => "linktracer_received_records_total",
             Self::LostEvents => "linktracer_lost_events_total",
             Self::Pending => "linktracer_pending",
+            Self::StateBytes => "linktracer_state_bytes",
+            Self::StateLimitBytes => "linktracer_state_limit_bytes",
+            Self::Evicted => "linktracer_evicted_total",
+            Self::EvictedEvents => "linktracer_evicted_events_total",
             Self::CoverageHorizon => "linktracer_coverage_horizon_timestamp_seconds",
             Self::CoverageHorizonMoves => "linktracer_coverage_horizon_moves_total",
             Self::AttachedProbes => "linktracer_attached_probes",
@@ -125,6 +141,12 @@ impl Metric {
             Self::ReceivedRecords => "Records received from the kernel side, by hook and what they were.",
             Self::LostEvents => "What the tracer saw but could not keep, by reason.",
             Self::Pending => "What waits in the join, by table.",
+            Self::StateBytes => "Memory that the join's state takes, spare room included.",
+            Self::StateLimitBytes => "Memory that the join's state may take: join.memory_limit.",
+            Self::Evicted => "What the join gave up to keep join.memory_limit, by table.",
+            Self::EvictedEvents => {
+                "Events that waited when they were given up to keep join.memory_limit, so that nothing is said of them."
+            }
             Self::CoverageHorizon => {
                 "Since when everything of this kind was seen, as Unix time; 0 when nothing can have been missed."
             }

@@ -26,7 +26,7 @@ fn of_a_year_is_empty_after_the_last_window() {
     join.heartbeat(&"node-a".into(), 366 * 24 * HOUR_NS, &mut outcomes);
     counts.extend(&outcomes);
     assert!(join.pending().is_empty(), "{:?}", join.pending());
-    assert!(join.state.is_empty(), "{:?}", join.state);
+    assert!(join.engine().is_empty(), "{:?}", join.engine());
     assert_eq!(counts.edges.triple.complete, 365 * 24 * 2 / 3);
     assert_eq!(counts.edges.triple.broken, 365 * 24 / 3);
 }
@@ -44,7 +44,7 @@ fn of_one_request_id_is_bounded_by_its_windows() {
         outcomes.clear();
     }
     let remembered = usize::try_from(CLICK_WINDOW + SKEW).expect("a small number") + 2;
-    assert!(join.state.longest() <= remembered, "{} of {remembered}", join.state.longest());
+    assert!(join.engine().open.longest() <= remembered, "{} of {remembered}", join.engine().open.longest());
 }
 
 #[test]
@@ -55,5 +55,39 @@ fn of_events_too_late_to_matter_is_nothing() {
     for event in [request(1), exposure(2), click(3), report(4)] {
         join.push(event, &mut outcomes);
     }
-    assert!(join.state.is_empty(), "{:?}", join.state);
+    assert!(join.engine().is_empty(), "{:?}", join.engine());
+}
+
+/// More than the limit has room for: the limit is kept all the time, the oldest goes first, and what
+/// reaches back to it is unseen.
+#[test]
+fn is_bounded_by_the_limit_and_evicts_the_oldest() {
+    const LIMIT_BYTES: u64 = 4 << 20;
+    let hours = JoinConfig { memory_limit_bytes: LIMIT_BYTES, skew_ns: 0, ..JoinConfig::default() };
+    let mut join = Join::new(JoinConfig { lateness_ns: 0, ..hours });
+    let mut outcomes = Vec::new();
+    let id = |number: u64| format!("r-{number}");
+    for number in 0..50_000 {
+        let timestamp_ns = HOUR_NS + number * 1_000_000;
+        join.push(event(Kind::Request, timestamp_ns, &id(number), ""), &mut outcomes);
+        join.push(event(Kind::Exposure, timestamp_ns + 1, &id(number), "i"), &mut outcomes);
+        assert!(join.memory_bytes() <= LIMIT_BYTES, "{} bytes after {number}", join.memory_bytes());
+        outcomes.clear();
+    }
+    let now_ns = HOUR_NS + 50_000 * 1_000_000;
+    let evicted = join.evicted().request_ids;
+    assert!((1000..49_000).contains(&evicted), "{evicted} request ids were evicted");
+    let newest_ns = HOUR_NS + (evicted - 1) * 1_000_000;
+    assert_eq!(join.horizon_ns(Kind::Request), newest_ns + 1);
+    assert_eq!(join.horizon_ns(Kind::Exposure), newest_ns + 2);
+    join.push(event(Kind::Click, now_ns, &id(evicted - 1), "i"), &mut outcomes);
+    join.push(event(Kind::Click, now_ns, &id(evicted), "i"), &mut outcomes);
+    join.finish(&mut outcomes);
+    let clicks: Vec<String> =
+        outcomes.iter().filter_map(words).filter(|words| words.starts_with("exposure_click")).collect();
+    let delay_ns = now_ns - (HOUR_NS + evicted * 1_000_000 + 1);
+    assert_eq!(
+        sorted(clicks),
+        ["exposure_click linked ".to_owned() + &delay_ns.to_string(), "exposure_click unseen".to_owned()]
+    );
 }

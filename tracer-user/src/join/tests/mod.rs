@@ -32,6 +32,7 @@ fn config() -> JoinConfig {
         skew_ns: SKEW,
         idle_timeout_ns: u64::MAX,
         reports: Reports::none(),
+        memory_limit_bytes: u64::MAX,
     }
 }
 
@@ -83,6 +84,7 @@ fn words(outcome: &Outcome) -> Option<String> {
         Outcome::Received { .. } => return None,
         Outcome::Duplicate { kind, .. } => format!("{} duplicate", kind.name()),
         Outcome::Late { kind, .. } => format!("{} late", kind.name()),
+        Outcome::Evicted { kind, .. } => format!("{} evicted", kind.name()),
         Outcome::LateWithoutOutcome { kind, .. } => format!("{} without outcome", kind.name()),
         Outcome::Request { outcome, .. } => format!("request {}", outcome.name()),
         Outcome::Link { edge, outcome, delay_ns: Some(delay_ns), .. } => {

@@ -1,13 +1,15 @@
 //! A priority queue for keys that arrive almost in order.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
+
+use super::fifo::Fifo;
 
 /// Pops the least key first. Keys that arrive in order cost no comparison beyond the last one; those
 /// that do not go to a heap. Among equal keys any may come first.
 #[derive(Debug)]
-pub(super) struct Queue<K, V> {
-    in_order: VecDeque<Entry<K, V>>,
+pub(in super::super) struct Queue<K, V> {
+    in_order: Fifo<Entry<K, V>>,
     out_of_order: BinaryHeap<Entry<K, V>>,
 }
 
@@ -18,28 +20,46 @@ struct Entry<K, V> {
 }
 
 impl<K: Ord + Copy, V> Queue<K, V> {
-    pub(super) fn push(&mut self, key: K, value: V) {
+    pub(in super::super) fn push(&mut self, key: K, value: V) {
         let entry = Entry { key, value };
         match self.in_order.back() {
             Some(last) if key < last.key => self.out_of_order.push(entry),
-            _ => self.in_order.push_back(entry),
+            _ => self.in_order.push(entry),
         }
     }
 
-    /// Takes the entry with the least key if its key is due.
-    pub(super) fn pop_if(&mut self, due: impl FnOnce(&K) -> bool) -> Option<V> {
-        let from_heap = match (self.in_order.front(), self.out_of_order.peek()) {
+    /// The least key.
+    pub(in super::super) fn first(&self) -> Option<K> {
+        let in_order = self.in_order.front().map(|entry| entry.key);
+        let out_of_order = self.out_of_order.peek().map(|entry| entry.key);
+        in_order.into_iter().chain(out_of_order).min()
+    }
+
+    /// What it takes, spare room included.
+    pub(in super::super) fn bytes(&self) -> u64 {
+        self.in_order.bytes() + (self.out_of_order.capacity() * size_of::<Entry<K, V>>()) as u64
+    }
+
+    /// Takes the value with the least key if its key is due.
+    pub(in super::super) fn pop_if(&mut self, due: impl FnOnce(&K) -> bool) -> Option<V> {
+        self.pop_entry_if(due).map(|(_, value)| value)
+    }
+
+    /// The same, and the key.
+    pub(in super::super) fn pop_entry_if(&mut self, due: impl FnOnce(&K) -> bool) -> Option<(K, V)> {
+        let in_order = self.in_order.front();
+        let from_heap = match (in_order, self.out_of_order.peek()) {
             (None, None) => return None,
             (None, Some(_)) => true,
             (Some(_), None) => false,
             (Some(in_order), Some(out_of_order)) => out_of_order.key < in_order.key,
         };
-        if from_heap {
-            let is_due = self.out_of_order.peek().is_some_and(|entry| due(&entry.key));
-            if is_due { self.out_of_order.pop().map(|entry| entry.value) } else { None }
-        } else {
-            self.in_order.pop_front_if(|entry| due(&entry.key)).map(|entry| entry.value)
+        let first = if from_heap { self.out_of_order.peek() } else { in_order };
+        if !first.is_some_and(|entry| due(&entry.key)) {
+            return None;
         }
+        let entry = if from_heap { self.out_of_order.pop() } else { self.in_order.pop() };
+        entry.map(|entry| (entry.key, entry.value))
     }
 }
 
@@ -48,7 +68,7 @@ where
     Entry<K, V>: Ord,
 {
     fn default() -> Self {
-        Self { in_order: VecDeque::new(), out_of_order: BinaryHeap::new() }
+        Self { in_order: Fifo::default(), out_of_order: BinaryHeap::new() }
     }
 }
 

@@ -2,60 +2,84 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Entries sorted by timestamp; those of one timestamp in the order they were inserted. Ranges
 /// include both of their ends, and one whose ends are swapped is empty.
 ///
 /// Inserting at the end and forgetting at the front cost O(1), which is what happens to events that
 /// are not late; every question costs O(log n).
-#[derive(Debug)]
-pub(super) struct Timeline<T> {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in super::super) struct Timeline<T> {
     entries: VecDeque<(u64, T)>,
 }
 
 impl<T> Timeline<T> {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in super::super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(in super::super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(super) fn insert(&mut self, timestamp_ns: u64, value: T) {
+    /// Returns how many bytes it took more room for.
+    pub(in super::super) fn insert(&mut self, timestamp_ns: u64, value: T) -> u64 {
+        let before = self.bytes();
         let position = self.position_after(timestamp_ns);
         self.entries.insert(position, (timestamp_ns, value));
+        self.bytes() - before
+    }
+
+    /// What its entries take, spare room included.
+    pub(in super::super) fn bytes(&self) -> u64 {
+        (self.entries.capacity() * size_of::<(u64, T)>()) as u64
+    }
+
+    pub(in super::super) fn iter(&self) -> impl Iterator<Item = &(u64, T)> {
+        self.entries.iter()
+    }
+
+    /// The last entry's time.
+    pub(in super::super) fn last_ns(&self) -> Option<u64> {
+        self.entries.back().map(|(timestamp_ns, _)| *timestamp_ns)
     }
 
     /// The last entry of the range.
-    pub(super) fn latest_in(&self, from_ns: u64, to_ns: u64) -> Option<&(u64, T)> {
+    pub(in super::super) fn latest_in(&self, from_ns: u64, to_ns: u64) -> Option<&(u64, T)> {
         let position = self.position_after(to_ns).checked_sub(1)?;
         self.entries.get(position).filter(|(timestamp_ns, _)| *timestamp_ns >= from_ns)
     }
 
     /// The first entry of the range.
-    pub(super) fn earliest_in(&self, from_ns: u64, to_ns: u64) -> Option<&(u64, T)> {
+    pub(in super::super) fn earliest_in(&self, from_ns: u64, to_ns: u64) -> Option<&(u64, T)> {
         self.entries.get(self.position_of(from_ns)).filter(|(timestamp_ns, _)| *timestamp_ns <= to_ns)
     }
 
-    pub(super) fn any_in(&self, from_ns: u64, to_ns: u64) -> bool {
+    pub(in super::super) fn any_in(&self, from_ns: u64, to_ns: u64) -> bool {
         self.latest_in(from_ns, to_ns).is_some()
     }
 
-    pub(super) fn count_in(&self, from_ns: u64, to_ns: u64) -> usize {
+    pub(in super::super) fn count_in(&self, from_ns: u64, to_ns: u64) -> usize {
         self.position_after(to_ns).saturating_sub(self.position_of(from_ns))
     }
 
     /// The entry nearest to `timestamp_ns` among those at most `window_ns` away from it and not
     /// before `oldest_ns`: the last one that is not after it, else the first one after it.
-    pub(super) fn near(&self, timestamp_ns: u64, window_ns: u64, oldest_ns: u64) -> Option<&(u64, T)> {
+    pub(in super::super) fn near(
+        &self,
+        timestamp_ns: u64,
+        window_ns: u64,
+        oldest_ns: u64,
+    ) -> Option<&(u64, T)> {
         let from_ns = timestamp_ns.saturating_sub(window_ns).max(oldest_ns);
         self.latest_in(from_ns, timestamp_ns)
             .or_else(|| self.earliest_in(timestamp_ns.max(oldest_ns), timestamp_ns.saturating_add(window_ns)))
     }
 
     /// The first entry of exactly this time.
-    pub(super) fn get_mut(&mut self, timestamp_ns: u64) -> Option<&mut T> {
+    pub(in super::super) fn get_mut(&mut self, timestamp_ns: u64) -> Option<&mut T> {
         let position = self.position_of(timestamp_ns);
         self.entries
             .get_mut(position)
@@ -64,7 +88,7 @@ impl<T> Timeline<T> {
     }
 
     /// Removes the first entry of exactly this time.
-    pub(super) fn remove(&mut self, timestamp_ns: u64) {
+    pub(in super::super) fn remove(&mut self, timestamp_ns: u64) {
         let position = self.position_of(timestamp_ns);
         if self.entries.get(position).is_some_and(|(found_ns, _)| *found_ns == timestamp_ns) {
             self.entries.remove(position);
@@ -72,18 +96,22 @@ impl<T> Timeline<T> {
     }
 
     /// Takes the entries of the range out, earliest first.
-    pub(super) fn drain_in(&mut self, from_ns: u64, to_ns: u64) -> impl Iterator<Item = (u64, T)> + '_ {
+    pub(in super::super) fn drain_in(
+        &mut self,
+        from_ns: u64,
+        to_ns: u64,
+    ) -> impl Iterator<Item = (u64, T)> + '_ {
         let from = self.position_of(from_ns);
         let to = self.position_after(to_ns).max(from);
         self.entries.drain(from..to)
     }
 
     /// Takes the first entry out if its timestamp is due.
-    pub(super) fn pop_if(&mut self, due: impl FnOnce(u64) -> bool) -> Option<(u64, T)> {
+    pub(in super::super) fn pop_if(&mut self, due: impl FnOnce(u64) -> bool) -> Option<(u64, T)> {
         self.entries.pop_front_if(|(timestamp_ns, _)| due(*timestamp_ns))
     }
 
-    pub(super) fn forget_before(&mut self, oldest_ns: u64) {
+    pub(in super::super) fn forget_before(&mut self, oldest_ns: u64) {
         while self.pop_if(|timestamp_ns| timestamp_ns < oldest_ns).is_some() {}
     }
 

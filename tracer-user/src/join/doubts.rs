@@ -1,0 +1,39 @@
+//! What evicted state leaves in doubt.
+//!
+//! Once the memory of exposures or clicks up to a time was given up, nobody can say of an exposure or a
+//! click that reaches back to that time whether it repeats one of them. It may be completed like any
+//! other, and is never found broken: with all its memory, the join might have called it a duplicate.
+
+use serde::{Deserialize, Serialize};
+
+use super::config::JoinConfig;
+use crate::domain::TripleOutcome;
+
+/// Up to when memory was given up, by kind: the nanosecond after the newest sighting that was evicted,
+/// or 0.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Doubts {
+    pub(super) exposures_ns: u64,
+    pub(super) clicks_ns: u64,
+}
+
+impl Doubts {
+    /// An exposure at this time may repeat one that was evicted.
+    pub(super) fn is_exposure_in_doubt(&self, config: &JoinConfig, exposure_ns: u64) -> bool {
+        exposure_ns.saturating_sub(config.click_window_ns) < self.exposures_ns
+    }
+
+    /// A click at this time may repeat one that was evicted.
+    pub(super) fn is_click_in_doubt(&self, config: &JoinConfig, click_ns: u64) -> bool {
+        click_ns.saturating_sub(config.click_window_ns) < self.clicks_ns
+    }
+
+    /// The triple of a click at this time, when the exposure that it is linked to makes this of it.
+    pub(super) fn triple(&self, config: &JoinConfig, click_ns: u64, outcome: TripleOutcome) -> TripleOutcome {
+        if outcome == TripleOutcome::Broken && self.is_click_in_doubt(config, click_ns) {
+            TripleOutcome::Unseen
+        } else {
+            outcome
+        }
+    }
+}

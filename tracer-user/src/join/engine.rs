@@ -1,0 +1,439 @@
+//! The state machine itself, for events whose ids are fingerprints.
+//!
+//! An event that is not late goes into the reorder buffer; what the watermark has passed is taken from
+//! there in batches. Until a batch is taken nothing can tell the difference: events and deadlines
+//! only depend on event time, and whatever looks at the state (a late event, a heartbeat, a horizon
+//! that moves, a snapshot) has it brought up to the watermark first. A batch gives the processor
+//! many groups to fetch at once in place of one after the other.
+
+use std::collections::BTreeMap;
+
+use super::config::JoinConfig;
+use super::doubts::Doubts;
+use super::event::{JoinEvent, RequestPrint, SourcePrint};
+use super::evict::Evicted;
+use super::index::{Index, Place};
+use super::open::{Deadlines, Decision, Key, Open, Slab, exposure_link, unlinked_click};
+use super::packed::arena::{Arena, Handle};
+use super::packed::waits::{Wait, WaitKey};
+use super::pending::Pending;
+use super::reports::Process;
+use super::time::Until;
+use super::time::queue::Queue;
+use super::time::reorder::Reorder;
+use super::time::watermark::Watermark;
+use super::time::wheel::Wheel;
+#[cfg(debug_assertions)]
+use crate::domain::Counts;
+use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome};
+
+/// Events taken at once. More would make the longest step longer, and no faster on the whole.
+const BATCH: usize = 32;
+/// Groups looked at for expiry with each batch, beside three for each one that was added.
+const EXPIRED_BESIDE: usize = 4;
+/// The same by a heartbeat, which comes seldom.
+const EXPIRED_BY_HEARTBEAT: usize = 1024;
+
+/// The join, for events whose ids are fingerprints.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) config: JoinConfig,
+    pub(super) watermark: Watermark,
+    /// Events that the watermark had not passed when it was last looked at.
+    pub(super) reorder: Reorder,
+    /// Events put into the reorder buffer since then.
+    pushed: usize,
+    /// Events that are being taken. Empty between calls.
+    batch: Vec<JoinEvent>,
+    /// Event time: every event and every deadline before it has been taken.
+    pub(super) now_ns: u64,
+    /// Coverage horizon of requests; 0 when nothing was missed.
+    pub(super) request_horizon_ns: u64,
+    /// Coverage horizon of exposures.
+    pub(super) exposure_horizon_ns: u64,
+    /// Horizons that were set since anything was decided.
+    new_horizons: Vec<(Kind, u64)>,
+    pub(super) doubts: Doubts,
+    /// Every group, packed or open, by its request id.
+    pub(super) index: Index,
+    /// Packed groups.
+    pub(super) arena: Arena,
+    pub(super) wheel: Wheel,
+    /// Packed groups that began with a request and that the wheel does not have yet, by the time of the
+    /// request. Most no longer wait for an exposure.
+    pub(super) new_requests: Queue<u64, Handle>,
+    /// Other packed groups whose request waits for an exposure, by its time.
+    pub(super) waiting_requests: Queue<u64, Handle>,
+    /// Exposures and clicks of packed groups that wait for what they can be linked to, by their time.
+    pub(super) waiting_entries: Queue<u64, (Handle, u8)>,
+    /// What is known of them.
+    pub(super) waits: BTreeMap<WaitKey, Wait>,
+    pub(super) open: Open,
+    pub(super) processes: Slab<Process>,
+    pub(super) process_of_id: BTreeMap<(SourcePrint, u32), Key>,
+    /// What the processes hold outside of their slab.
+    pub(super) processes_held_bytes: u64,
+    pub(super) deadlines: Deadlines,
+    /// No deadline is before this.
+    pub(super) next_deadline_ns: u64,
+    pub(super) pending: Pending,
+    pub(super) evicted: Evicted,
+    /// All outcomes so far, for the accounting; `None` after a restore.
+    #[cfg(debug_assertions)]
+    pub(super) counts: Option<Counts>,
+}
+
+impl Engine {
+    /// A join that knows nothing yet and whose coverage is unbounded.
+    pub fn new(config: JoinConfig) -> Self {
+        let longest_wait_ns = config.lateness_ns.max(config.idle_timeout_ns / 64);
+        Self {
+            watermark: Watermark::new(config.lateness_ns, config.idle_timeout_ns),
+            reorder: Reorder::new(longest_wait_ns),
+            pushed: 0,
+            batch: Vec::with_capacity(BATCH),
+            now_ns: 0,
+            request_horizon_ns: 0,
+            exposure_horizon_ns: 0,
+            new_horizons: Vec::new(),
+            doubts: Doubts::default(),
+            index: Index::default(),
+            arena: Arena::default(),
+            wheel: Wheel::new(config.retention_ns()),
+            new_requests: Queue::default(),
+            waiting_requests: Queue::default(),
+            waiting_entries: Queue::default(),
+            waits: BTreeMap::new(),
+            open: Open::default(),
+            processes: Slab::default(),
+            process_of_id: BTreeMap::new(),
+            processes_held_bytes: 0,
+            deadlines: Deadlines::default(),
+            next_deadline_ns: u64::MAX,
+            pending: Pending::default(),
+            evicted: Evicted::default(),
+            #[cfg(debug_assertions)]
+            counts: Some(Counts::default()),
+            config,
+        }
+    }
+
+    /// Takes in one event and appends what is decided by now, about this event or about earlier ones.
+    /// Some of it may be appended by a later call; [`Engine::heartbeat`] leaves nothing back.
+    pub fn push(&mut self, event: JoinEvent, out: &mut Vec<Decision>) {
+        let first_new = out.len();
+        self.adopt_horizons(out);
+        let JoinEvent { kind, timestamp_ns, source, labels, .. } = event;
+        out.push(Outcome::Received { kind, labels });
+        // An event never moves the watermark past itself, so this does not depend on the order of
+        // the two lines.
+        let late = timestamp_ns < self.watermark.get_ns();
+        self.watermark.observe(source, timestamp_ns);
+        if late {
+            out.push(Outcome::Late { kind, labels });
+            self.advance(out);
+            self.take(&event, true, out);
+            self.run_deadlines(Until::Before(self.now_ns), out);
+        } else {
+            self.pending.buffered[kind] += 1;
+            self.reorder.push(event);
+            self.pushed += 1;
+            if self.reorder.bytes() > self.config.memory_limit_bytes / 2 {
+                self.relieve_buffer();
+            }
+            if self.pushed >= BATCH / 2 {
+                // Twice as many as came, so that it catches up when the watermark has leapt.
+                self.pushed = 0;
+                self.take_batch(Until::Before(self.watermark.get_ns()), out);
+            }
+        }
+        self.check_accounting(first_new, out);
+    }
+
+    /// The source has seen everything up to this time, in nanoseconds since the Unix epoch, and has
+    /// nothing older to send.
+    pub fn heartbeat(&mut self, source: SourcePrint, timestamp_ns: u64, out: &mut Vec<Decision>) {
+        let first_new = out.len();
+        self.adopt_horizons(out);
+        self.watermark.observe(source, timestamp_ns);
+        self.advance(out);
+        self.expire_packed(EXPIRED_BY_HEARTBEAT);
+        self.check_accounting(first_new, out);
+    }
+
+    /// Moves the coverage horizon of a kind up to this time, in nanoseconds since the Unix epoch:
+    /// older events of the kind may have been missed. A horizon never moves down. Only those of
+    /// requests and exposures are ever asked for; on the other kinds this does nothing. What fell due
+    /// before is judged by the horizon before.
+    pub fn set_horizon(&mut self, kind: Kind, timestamp_ns: u64) {
+        if matches!(kind, Kind::Request | Kind::Exposure) {
+            self.new_horizons.push((kind, timestamp_ns));
+        }
+    }
+
+    /// There are no more events: takes all that are buffered and lets every window run out. Leaves
+    /// every table empty and the watermark at the end of time.
+    pub fn finish(&mut self, out: &mut Vec<Decision>) {
+        let first_new = out.len();
+        self.adopt_horizons(out);
+        self.take_due(Until::TheEnd, out);
+        self.run_deadlines(Until::TheEnd, out);
+        self.watermark.close();
+        let watermark = std::mem::replace(&mut self.watermark, Watermark::new(0, 0));
+        let mut emptied = Self {
+            watermark,
+            now_ns: u64::MAX,
+            request_horizon_ns: self.request_horizon_ns,
+            exposure_horizon_ns: self.exposure_horizon_ns,
+            doubts: self.doubts,
+            pending: self.pending,
+            evicted: self.evicted,
+            ..Self::new(self.config.clone())
+        };
+        #[cfg(debug_assertions)]
+        {
+            emptied.counts = self.counts;
+        }
+        emptied.pending.request_ids = 0;
+        *self = emptied;
+        self.check_accounting(first_new, out);
+    }
+
+    /// The watermark in nanoseconds since the Unix epoch: older events are late. `None` before
+    /// anything was heard of any source.
+    pub fn watermark_ns(&self) -> Option<u64> {
+        self.watermark.is_known().then(|| self.watermark.get_ns())
+    }
+
+    /// The coverage horizon of a kind in nanoseconds since the Unix epoch, whether it was set or moved
+    /// by an eviction; 0 while nothing was missed, and always for clicks and reports.
+    pub fn horizon_ns(&self, kind: Kind) -> u64 {
+        let adopted_ns = match kind {
+            Kind::Request => self.request_horizon_ns,
+            Kind::Exposure => self.exposure_horizon_ns,
+            Kind::Click | Kind::Report => 0,
+        };
+        let new = self.new_horizons.iter().filter(|(of_kind, _)| *of_kind == kind);
+        new.map(|(_, timestamp_ns)| *timestamp_ns).fold(adopted_ns, u64::max)
+    }
+
+    /// How much waits, table by table. Events that can be taken and have not been yet count as
+    /// buffered.
+    pub fn pending(&self) -> Pending {
+        Pending { request_ids: self.index.len() as u64, ..self.pending }
+    }
+
+    /// What was given up so far to keep the memory bound.
+    pub fn evicted(&self) -> Evicted {
+        self.evicted
+    }
+
+    /// What the state takes in bytes, spare capacity included.
+    pub fn memory_bytes(&self) -> u64 {
+        // A node of a map is at least half full.
+        let maps = self.process_of_id.len() * 2 * size_of::<((SourcePrint, u32), Key)>()
+            + self.waits.len() * 2 * size_of::<(WaitKey, Wait)>();
+        self.arena.bytes()
+            + self.index.bytes()
+            + self.wheel.bytes()
+            + self.new_requests.bytes()
+            + self.waiting_requests.bytes()
+            + self.waiting_entries.bytes()
+            + self.reorder.bytes()
+            + self.watermark.bytes()
+            + self.open.bytes()
+            + self.processes.bytes()
+            + self.processes_held_bytes
+            + self.deadlines.bytes()
+            + maps as u64
+    }
+
+    /// Moves the horizons that were set, once everything is decided that was due before.
+    pub(super) fn adopt_horizons(&mut self, out: &mut Vec<Decision>) {
+        if self.new_horizons.is_empty() {
+            return;
+        }
+        self.advance(out);
+        for (kind, timestamp_ns) in self.new_horizons.drain(..) {
+            let horizon_ns = match kind {
+                Kind::Request => &mut self.request_horizon_ns,
+                _ => &mut self.exposure_horizon_ns,
+            };
+            *horizon_ns = timestamp_ns.max(*horizon_ns);
+        }
+    }
+
+    /// Whether no group and no process is known.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.index.len() == 0
+            && self.process_of_id.is_empty()
+            && self.open.groups.len() == 0
+            && self.open.pairs.len() == 0
+            && self.processes.len() == 0
+    }
+
+    /// Takes what the watermark has passed: events and deadlines, interleaved by event time.
+    pub(super) fn advance(&mut self, out: &mut Vec<Decision>) {
+        let watermark_ns = self.watermark.get_ns();
+        self.pushed = 0;
+        self.take_due(Until::Before(watermark_ns), out);
+        self.run_deadlines(Until::Before(watermark_ns), out);
+        self.move_to(watermark_ns);
+    }
+
+    fn take_due(&mut self, until: Until, out: &mut Vec<Decision>) {
+        while self.take_batch(until, out) == BATCH {}
+    }
+
+    /// Takes the next events that are due. Returns how many.
+    fn take_batch(&mut self, until: Until, out: &mut Vec<Decision>) -> usize {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.reorder.take(until, BATCH, &mut batch);
+        let mut places = [None; BATCH];
+        self.fetch(&batch, &mut places);
+        let groups_before = self.index.len();
+        for (event, place) in batch.iter().zip(places) {
+            self.pending.buffered[event.kind] -= 1;
+            self.run_deadlines(Until::Before(event.timestamp_ns), out);
+            self.move_to(event.timestamp_ns);
+            self.take_in_order(event, place, out);
+        }
+        let taken = batch.len();
+        batch.clear();
+        self.batch = batch;
+        // A group is looked at twice or so. So what is over is removed as fast as groups are added.
+        let added = self.index.len().saturating_sub(groups_before).min(BATCH);
+        self.expire_packed(2 * added + EXPIRED_BESIDE);
+        self.keep_memory_limit(out);
+        taken
+    }
+
+    /// Looks at what the events of a batch will look at, so that the processor fetches it from memory
+    /// for all of them at the same time. It decides nothing; `places` are guesses.
+    fn fetch(&self, batch: &[JoinEvent], places: &mut [Option<Place>; BATCH]) {
+        let slots = batch.iter().fold(0, |sum, event| sum ^ self.index.look_at(event.request));
+        std::hint::black_box(slots);
+        for (place, event) in places.iter_mut().zip(batch) {
+            *place = self.index.guess(event.request);
+        }
+        let packed = || {
+            places.iter().take(batch.len()).filter_map(|place| match place {
+                Some(Place::Packed(handle)) => Some(*handle),
+                _ => None,
+            })
+        };
+        let heads = packed().fold(0, |sum, handle| sum ^ self.arena.look_at(handle));
+        let rest = packed().fold(0, |sum, handle| sum ^ self.arena.look_at_next(handle));
+        std::hint::black_box(heads ^ rest);
+    }
+
+    /// Takes an event in order; `guess` is where its group may be.
+    fn take_in_order(&mut self, event: &JoinEvent, guess: Option<Place>, out: &mut Vec<Decision>) {
+        if let Some(Place::Packed(handle)) = guess
+            && let Some(head) = self.arena.head_if_live(handle)
+            && head.request == event.request
+            && !event.lacks_an_id()
+            && self.take_packed(handle, head, event, out)
+        {
+            return;
+        }
+        self.take(event, false, out);
+    }
+
+    fn take(&mut self, event: &JoinEvent, late: bool, out: &mut Vec<Decision>) {
+        if event.lacks_an_id() {
+            self.take_without_id(event, late, out);
+            return;
+        }
+        if event.kind == Kind::Report {
+            self.take_report(event, out);
+            return;
+        }
+        let place = self.place_of(event.request);
+        if !late {
+            match place {
+                None => {
+                    self.add_packed(event, out);
+                    return;
+                }
+                Some(Place::Packed(handle))
+                    if self.take_packed(handle, self.arena.head(handle), event, out) =>
+                {
+                    return;
+                }
+                Some(_) => {}
+            }
+        }
+        let retention_ns = match event.kind {
+            Kind::Request => self.config.request_retention_ns(),
+            _ => self.config.click_retention_ns(),
+        };
+        let group = self.open_group(event.request, place, event.timestamp_ns.saturating_add(retention_ns));
+        match event.kind {
+            Kind::Request => self.take_request(group, event, late, out),
+            Kind::Exposure => self.take_exposure(group, event, late, out),
+            Kind::Click | Kind::Report => self.take_click(group, event, late, out),
+        }
+        self.try_pack(group);
+    }
+
+    fn take_without_id(&mut self, event: &JoinEvent, late: bool, out: &mut Vec<Decision>) {
+        let labels = event.labels;
+        match event.kind {
+            Kind::Request => {
+                out.push(Outcome::Request { outcome: RequestOutcome::MissingId, labels });
+            }
+            Kind::Exposure => out.push(exposure_link(LinkOutcome::MissingId, None, labels)),
+            Kind::Click | Kind::Report => {
+                self.await_report(event, late, out);
+                unlinked_click(LinkOutcome::MissingId, labels, out);
+            }
+        }
+    }
+
+    fn place_of(&self, request: RequestPrint) -> Option<Place> {
+        self.index.find(request, |place| match place {
+            Place::Packed(handle) => self.arena.request_of(handle) == request,
+            Place::Open(number) => {
+                self.open.groups.at(number).is_some_and(|(_, group)| group.request == request)
+            }
+        })
+    }
+
+    fn move_to(&mut self, now_ns: u64) {
+        debug_assert!(self.now_ns <= now_ns, "event time goes back: {} is before {}", now_ns, self.now_ns);
+        self.now_ns = now_ns;
+    }
+
+    /// Whether something that lasts until `end_ns`, inclusive, is over.
+    pub(super) fn is_over(&self, end_ns: u64) -> bool {
+        end_ns < self.now_ns
+    }
+
+    /// Whether an exposure without a request is known to have none, and to be no repetition.
+    pub(super) fn is_exposure_covered(&self, exposure_ns: u64) -> bool {
+        let looked_back_to_ns = exposure_ns.saturating_sub(self.config.exposure_window_ns);
+        looked_back_to_ns >= self.request_horizon_ns
+            && !self.doubts.is_exposure_in_doubt(&self.config, exposure_ns)
+    }
+
+    /// Whether a click without an exposure is known to have none, and to be no repetition.
+    pub(super) fn is_click_covered(&self, click_ns: u64) -> bool {
+        let looked_back_to_ns = click_ns.saturating_sub(self.config.click_window_ns);
+        looked_back_to_ns >= self.exposure_horizon_ns
+            && !self.doubts.is_click_in_doubt(&self.config, click_ns)
+    }
+
+    #[cfg(debug_assertions)]
+    pub(super) fn check_accounting(&mut self, first_new: usize, out: &[Decision]) {
+        if let Some(counts) = &mut self.counts {
+            counts.extend(&out[first_new..]);
+            let balance = self.pending.check_accounting(counts);
+            debug_assert!(balance.is_ok(), "not every event is in exactly one place: {balance:?}");
+        }
+    }
+
+    #[cfg(not(debug_assertions))]
+    pub(super) fn check_accounting(&mut self, _first_new: usize, _out: &[Decision]) {}
+}

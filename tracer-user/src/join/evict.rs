@@ -1,0 +1,273 @@
+//! The memory bound: what is given up when it is reached, and what is said of it.
+
+use super::engine::Engine;
+use super::index::Place;
+use super::open::{Decision, Group, Key, Pair};
+use super::packed::arena::{Handle, SEGMENT_BYTES};
+use super::packed::record::{Head, Tag};
+use super::time::wheel::{NO_BUCKET, TAKEN_OUT};
+use crate::domain::{Kind, LinkOutcome, Outcome};
+
+/// State grows by less than this between two looks at the limit: a segment of each class, and room for
+/// the tables.
+const HEADROOM_BYTES: u64 = 5 * SEGMENT_BYTES;
+
+/// What was given up so far to keep the memory bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Evicted {
+    /// Request ids, each with all that was remembered of it.
+    pub request_ids: u64,
+    /// Clicks that waited for a report. Nothing is said of whether they were reported.
+    pub click_reports: u64,
+    /// How often the watermark was moved because the reorder buffer alone took too much.
+    pub forced_watermarks: u64,
+}
+
+impl Evicted {
+    /// Each table's name in metric labels, and how much of it was given up.
+    pub fn tables(&self) -> [(&'static str, u64); 3] {
+        [
+            ("request_ids", self.request_ids),
+            ("click_reports", self.click_reports),
+            ("reorder_buffer", self.forced_watermarks),
+        ]
+    }
+
+    /// What was given up since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            request_ids: self.request_ids - before.request_ids,
+            click_reports: self.click_reports - before.click_reports,
+            forced_watermarks: self.forced_watermarks - before.forced_watermarks,
+        }
+    }
+}
+
+/// The newest sighting of each kind that is remembered, in nanoseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Newest {
+    request_ns: Option<u64>,
+    exposure_ns: Option<u64>,
+    click_ns: Option<u64>,
+}
+
+impl Newest {
+    fn see(&mut self, tag: Tag, timestamp_ns: u64) {
+        let newest_ns = match tag {
+            Tag::Request | Tag::RequestAgain => &mut self.request_ns,
+            Tag::Exposure(_) | Tag::ExposureAgain | Tag::ExposureWaits => &mut self.exposure_ns,
+            Tag::Click | Tag::ClickWaits => &mut self.click_ns,
+        };
+        *newest_ns = Some(timestamp_ns).max(*newest_ns);
+    }
+
+    fn join(&mut self, other: Self) {
+        self.request_ns = self.request_ns.max(other.request_ns);
+        self.exposure_ns = self.exposure_ns.max(other.exposure_ns);
+        self.click_ns = self.click_ns.max(other.click_ns);
+    }
+
+    /// Of all kinds.
+    fn of_all_ns(&self) -> Option<u64> {
+        self.request_ns.max(self.exposure_ns).max(self.click_ns)
+    }
+}
+
+/// A packed group that is in no queue.
+struct TakenOut {
+    handle: Handle,
+    head: Head,
+    newest: Newest,
+    /// The wheel never had it.
+    was_new: bool,
+}
+
+impl Engine {
+    /// Evicts every request id whose newest sighting is at `until_ns` or before, in nanoseconds since the
+    /// Unix epoch: docs/semantics.md, "The memory bound". What is decided by that is appended to `out`.
+    pub fn evict_until(&mut self, until_ns: u64, out: &mut Vec<Decision>) {
+        let first_new = out.len();
+        self.adopt_horizons(out);
+        self.advance(out);
+        self.evict(until_ns, out);
+        self.check_accounting(first_new, out);
+    }
+
+    /// Evicts the oldest state until the rest keeps the bound.
+    pub(super) fn keep_memory_limit(&mut self, out: &mut Vec<Decision>) {
+        let limit_bytes = self.config.memory_limit_bytes;
+        while self.memory_bytes() + HEADROOM_BYTES > limit_bytes {
+            match self.oldest_ns() {
+                Some(until_ns) => self.evict(until_ns, out),
+                None if self.processes.len() > 0 => self.evict_reports(),
+                None => break,
+            }
+        }
+    }
+
+    /// Evicting until then gives something up, or at least looks at it for the last time before it is due.
+    fn oldest_ns(&mut self) -> Option<u64> {
+        let retention_ns = self.config.retention_ns();
+        // At the end of time, sums with the retention are no longer told apart.
+        let begun =
+            |end_ns: u64| if end_ns == u64::MAX { end_ns } else { end_ns.saturating_sub(retention_ns) };
+        let looked_at = [self.wheel.oldest_ns(), self.deadlines.forget_group.first()];
+        looked_at.into_iter().flatten().map(begun).chain(self.new_requests.first()).min()
+    }
+
+    /// Moves the watermark when the reorder buffer alone takes half of what there is.
+    pub(super) fn relieve_buffer(&mut self) {
+        if let Some(middle_ns) = self.reorder.middle_ns() {
+            self.watermark.force(middle_ns);
+            self.evicted.forced_watermarks += 1;
+            self.request_horizon_ns = self.request_horizon_ns.max(middle_ns);
+            self.exposure_horizon_ns = self.exposure_horizon_ns.max(middle_ns);
+            self.doubts.exposures_ns = self.doubts.exposures_ns.max(middle_ns);
+            self.doubts.clicks_ns = self.doubts.clicks_ns.max(middle_ns);
+        }
+    }
+
+    fn evict(&mut self, until_ns: u64, out: &mut Vec<Decision>) {
+        let mut newest = Newest::default();
+        let packed = self.oldest_packed(until_ns, &mut newest);
+        let open = self.oldest_open(until_ns, &mut newest);
+        // First, because what waits is judged by it.
+        let past = |newest_ns: Option<u64>| newest_ns.map_or(0, |ns| ns.saturating_add(1));
+        self.request_horizon_ns = self.request_horizon_ns.max(past(newest.request_ns));
+        self.exposure_horizon_ns = self.exposure_horizon_ns.max(past(newest.exposure_ns));
+        self.doubts.exposures_ns = self.doubts.exposures_ns.max(past(newest.exposure_ns));
+        self.doubts.clicks_ns = self.doubts.clicks_ns.max(past(newest.click_ns));
+        self.evicted.request_ids += (packed.len() + open.len()) as u64;
+        for (handle, head) in packed {
+            if head.request_waits() {
+                self.pending.requests -= 1;
+                out.push(Outcome::Evicted { kind: Kind::Request, labels: head.labels });
+            }
+            self.index.remove(head.request, Place::Packed(handle));
+            self.arena.free_group(handle);
+        }
+        for key in open {
+            self.give_up(key, out);
+            self.remove_open(key);
+        }
+    }
+
+    /// The packed groups that were seen last at this time or before, taken off the queues. Those in which
+    /// something may wait are opened instead.
+    fn oldest_packed(&mut self, until_ns: u64, newest: &mut Newest) -> Vec<(Handle, Head)> {
+        let mut taken_out = Vec::new();
+        let looked_at_ns = until_ns.saturating_add(self.config.retention_ns());
+        while let Some((handle, bucket)) = self.wheel.pop_begun_by(looked_at_ns) {
+            // Two entries can lead to one group: the second one finds it marked by the first.
+            if let Some(head) = self.packed_in(handle, bucket) {
+                taken_out.push(self.take_out(handle, head));
+            }
+        }
+        while let Some((request_ns, handle)) = self.new_requests.pop_entry_if(|ns| *ns <= until_ns) {
+            let is_it = |head: &Head| head.base_ns == request_ns && head.expiry_bucket == NO_BUCKET;
+            if let Some(head) = self.arena.head_if_live(handle).filter(is_it) {
+                taken_out.push(self.take_out(handle, head));
+            }
+        }
+        let mut oldest = Vec::new();
+        for group in taken_out {
+            if group.newest.of_all_ns() > Some(until_ns) {
+                self.put_back(group);
+            } else if group.head.may_wait() {
+                self.unpack(group.head.request, group.handle);
+            } else {
+                newest.join(group.newest);
+                oldest.push((group.handle, group.head));
+            }
+        }
+        oldest
+    }
+
+    fn take_out(&mut self, handle: Handle, mut head: Head) -> TakenOut {
+        let was_new = head.expiry_bucket == NO_BUCKET;
+        head.expiry_bucket = TAKEN_OUT;
+        self.arena.set_head(handle, &head);
+        let mut newest = Newest::default();
+        for entry in self.arena.entries(handle, &head) {
+            if !self.is_over(self.remembered_until_ns(entry.tag, entry.timestamp_ns)) {
+                newest.see(entry.tag, entry.timestamp_ns);
+            }
+        }
+        TakenOut { handle, head, newest, was_new }
+    }
+
+    fn put_back(&mut self, TakenOut { handle, mut head, newest, was_new }: TakenOut) {
+        head.expiry_bucket = self.wheel.insert(handle, self.looked_at_ns(&newest));
+        self.arena.set_head(handle, &head);
+        if was_new && head.request_waits() {
+            self.await_exposure(handle, &head);
+        }
+    }
+
+    /// The open groups that were seen last at this time or before, taken off the queue.
+    fn oldest_open(&mut self, until_ns: u64, newest: &mut Newest) -> Vec<Key> {
+        let looked_at_ns = until_ns.saturating_add(self.config.retention_ns());
+        let (mut oldest, mut kept) = (Vec::new(), Vec::new());
+        while let Some(key) = self.deadlines.forget_group.pop_if(|deadline_ns| *deadline_ns <= looked_at_ns) {
+            let Some(of_group) = self.open.groups.get(key).map(|group| self.newest_of(group)) else {
+                continue;
+            };
+            if of_group.of_all_ns() > Some(until_ns) {
+                kept.push((self.looked_at_ns(&of_group), key));
+            } else {
+                newest.join(of_group);
+                oldest.push(key);
+            }
+        }
+        for (deadline_ns, key) in kept {
+            self.deadlines.forget_group.push(deadline_ns, key);
+        }
+        oldest
+    }
+
+    fn newest_of(&self, group: &Group) -> Newest {
+        let mut newest = Newest::default();
+        let mut see = |tag, last_ns: Option<u64>| {
+            if let Some(last_ns) = last_ns
+                && !self.is_over(self.remembered_until_ns(tag, last_ns))
+            {
+                newest.see(tag, last_ns);
+            }
+        };
+        see(Tag::Request, group.requests.last_ns());
+        see(Tag::ExposureAgain, group.exposures.last_ns());
+        for pair in group.pairs.values().filter_map(|key| self.open.pairs.get(*key)) {
+            see(Tag::Click, pair.click_firsts.last_ns());
+        }
+        newest
+    }
+
+    /// When a group is looked at again: not before it could be the oldest.
+    fn looked_at_ns(&self, newest: &Newest) -> u64 {
+        newest.of_all_ns().unwrap_or(0).saturating_add(self.config.retention_ns())
+    }
+
+    /// Ends whatever waits in an open group without finding it broken.
+    fn give_up(&mut self, key: Key, out: &mut Vec<Decision>) {
+        let Some(group) = self.open.groups.get_mut(key) else { return };
+        if let Some((_, waiting)) = group.waiting_request.take() {
+            self.pending.requests -= 1;
+            let (kind, labels) = (Kind::Request, waiting.labels);
+            out.push(if waiting.late {
+                Outcome::LateWithoutOutcome { kind, labels }
+            } else {
+                Outcome::Evicted { kind, labels }
+            });
+        }
+        let exposures: Vec<(u64, Key)> = group.waiting_exposures.drain_in(0, u64::MAX).collect();
+        let pairs: Vec<Key> = group.pairs.values().copied().collect();
+        for (exposure_ns, pair_key) in exposures {
+            self.end_exposure(pair_key, exposure_ns, false, out);
+        }
+        for pair_key in pairs {
+            while let Some(click) = self.open.pairs.get_mut(pair_key).and_then(Pair::pop_waiting_click) {
+                self.end_click(pair_key, click, LinkOutcome::Unseen, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A click of an open group, from its arrival until its exposure is known or known to be missing.
+
+use super::{Decision, Engine, Fate, Key, Linked, Pair, Waiting, linked_click};
+use crate::domain::{Edge, Kind, LinkOutcome, Outcome, TripleOutcome};
+use crate::join::event::{JoinEvent, LabelsKey};
+use crate::join::time::Until;
+
+impl Engine {
+    pub(in super::super) fn take_click(
+        &mut self,
+        group_key: Key,
+        event: &JoinEvent,
+        late: bool,
+        out: &mut Vec<Decision>,
+    ) {
+        let JoinEvent { timestamp_ns, labels, item, .. } = *event;
+        let remembered_until_ns = timestamp_ns.saturating_add(self.config.click_retention_ns());
+        let is_remembered = !self.is_over(remembered_until_ns);
+        let Some(pair_key) = self.open_pair(group_key, item, remembered_until_ns) else { return };
+        let Some(pair) = self.open.pairs.get_mut(pair_key) else { return };
+        if pair.click_firsts.near(timestamp_ns, self.config.click_window_ns, 0).is_some() {
+            out.push(Outcome::Duplicate { kind: Kind::Click, labels });
+            return;
+        }
+        if is_remembered {
+            self.open.held_bytes += pair.click_firsts.insert(timestamp_ns, ());
+        }
+        self.keep_alive(group_key, remembered_until_ns);
+        self.await_report(event, late, out);
+        self.link_or_wait(group_key, pair_key, timestamp_ns, Waiting { labels, late }, out);
+    }
+
+    /// Looks for the exposure of a new click among the sightings already seen.
+    fn link_or_wait(
+        &mut self,
+        group_key: Key,
+        pair_key: Key,
+        click_ns: u64,
+        click: Waiting,
+        out: &mut Vec<Decision>,
+    ) {
+        let labels = click.labels;
+        let deadline_ns = click_ns.saturating_add(self.config.skew_ns);
+        let from_ns = click_ns.saturating_sub(self.config.click_window_ns);
+        let Some(pair) = self.open.pairs.get_mut(pair_key) else { return };
+        let Pair { sightings, exposures, waiting_clicks, .. } = pair;
+        let sighting = sightings
+            .latest_in(from_ns, click_ns)
+            .or_else(|| sightings.earliest_in(click_ns, deadline_ns))
+            .copied();
+        let exposure =
+            sighting.and_then(|(sighted_ns, opened_ns)| Some((sighted_ns, exposures.get_mut(opened_ns)?)));
+        if let Some((sighted_ns, exposure)) = exposure {
+            out.push(linked_click(click_ns, sighted_ns, labels));
+            match &mut exposure.fate {
+                Fate::Waiting { clicks, .. } => {
+                    clicks.push(Linked { click_ns, labels });
+                    self.pending.triples += 1;
+                }
+                Fate::Known(outcome) => {
+                    let outcome = self.doubts.triple(&self.config, click_ns, *outcome);
+                    out.push(Outcome::Triple { outcome, labels });
+                }
+            }
+        } else if deadline_ns < self.now_ns {
+            out.push(Outcome::LateWithoutOutcome { kind: Kind::Click, labels });
+        } else {
+            self.open.held_bytes += waiting_clicks.insert(click_ns, click);
+            self.deadlines.click.push(deadline_ns, pair_key);
+            self.note_deadline(deadline_ns);
+            self.pending.clicks += 1;
+            if let Some(group) = self.open.groups.get_mut(group_key) {
+                group.waiting_clicks += 1;
+            }
+        }
+    }
+
+    /// The deadline of clicks of the pair: their exposure did not come.
+    pub(super) fn judge_clicks(&mut self, pair_key: Key, until: Until, out: &mut Vec<Decision>) {
+        let skew_ns = self.config.skew_ns;
+        let is_due = |timestamp_ns: u64| until.is_due(timestamp_ns.saturating_add(skew_ns));
+        while let Some(pair) = self.open.pairs.get_mut(pair_key)
+            && let Some((click_ns, click)) = pair.waiting_clicks.pop_if(is_due)
+        {
+            let outcome = if !self.is_click_covered(click_ns) {
+                LinkOutcome::Unseen
+            } else if self.was_another_item_exposed(pair_key, click_ns) {
+                LinkOutcome::Mismatch
+            } else {
+                LinkOutcome::Orphan
+            };
+            self.end_click(pair_key, click, outcome, out);
+        }
+        if let Some(group_key) = self.open.pairs.get(pair_key).map(|pair| pair.group) {
+            self.try_pack(group_key);
+        }
+    }
+
+    /// A click that was taken out of those that wait for their exposure comes to this.
+    pub(in super::super) fn end_click(
+        &mut self,
+        pair_key: Key,
+        Waiting { labels, late }: Waiting,
+        outcome: LinkOutcome,
+        out: &mut Vec<Decision>,
+    ) {
+        self.pending.clicks -= 1;
+        let group_key = self.open.pairs.get(pair_key).map(|pair| pair.group);
+        if let Some(group) = group_key.and_then(|key| self.open.groups.get_mut(key)) {
+            group.waiting_clicks -= 1;
+        }
+        if late {
+            out.push(Outcome::LateWithoutOutcome { kind: Kind::Click, labels });
+        } else {
+            unlinked_click(outcome, labels, out);
+        }
+    }
+
+    /// Whether the group saw more exposures in the click's range than the pair did.
+    fn was_another_item_exposed(&self, pair_key: Key, click_ns: u64) -> bool {
+        let from_ns = click_ns.saturating_sub(self.config.click_window_ns);
+        let to_ns = click_ns.saturating_add(self.config.skew_ns);
+        let Some(pair) = self.open.pairs.get(pair_key) else { return false };
+        let Some(group) = self.open.groups.get(pair.group) else { return false };
+        group.exposures.count_in(from_ns, to_ns) > pair.sightings.count_in(from_ns, to_ns)
+    }
+}
+
+/// A click that is linked to nothing, and its triple.
+pub(in super::super) fn unlinked_click(outcome: LinkOutcome, labels: LabelsKey, out: &mut Vec<Decision>) {
+    let triple = if outcome == LinkOutcome::Unseen { TripleOutcome::Unseen } else { TripleOutcome::Broken };
+    out.push(Outcome::Link { edge: Edge::ExposureClick, outcome, delay_ns: None, labels });
+    out.push(Outcome::Triple { outcome: triple, labels });
+}

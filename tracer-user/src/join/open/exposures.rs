@@ -1,0 +1,194 @@
+//! An exposure of an open group, from its arrival until its request is known or known to be missing.
+
+use super::{Decision, Engine, Exposure, Fate, Key, Linked, Pair, Waiting, linked_click};
+use crate::domain::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+use crate::join::event::{JoinEvent, LabelsKey};
+use crate::join::time::Until;
+
+impl Engine {
+    pub(in super::super) fn take_exposure(
+        &mut self,
+        group_key: Key,
+        event: &JoinEvent,
+        late: bool,
+        out: &mut Vec<Decision>,
+    ) {
+        let JoinEvent { timestamp_ns, labels, item, .. } = *event;
+        let retention_ns = self.config.click_retention_ns();
+        let remembered_until_ns = timestamp_ns.saturating_add(retention_ns);
+        let is_remembered = !self.is_over(remembered_until_ns);
+        let Some(pair_key) = self.open_pair(group_key, item, remembered_until_ns) else { return };
+        self.keep_alive(group_key, remembered_until_ns);
+        self.expose_request(group_key, timestamp_ns, out);
+
+        let oldest_ns = self.now_ns.saturating_sub(retention_ns);
+        let Some(pair) = self.open.pairs.get(pair_key) else { return };
+        let first = pair.exposures.near(timestamp_ns, self.config.click_window_ns, oldest_ns);
+        let opened_ns = match first {
+            Some((opened_ns, _)) => {
+                out.push(Outcome::Duplicate { kind: Kind::Exposure, labels });
+                *opened_ns
+            }
+            None => {
+                let event = Waiting { labels, late };
+                let Some(fate) = self.open_exposure(group_key, pair_key, timestamp_ns, event, out) else {
+                    return;
+                };
+                if is_remembered && let Some(pair) = self.open.pairs.get_mut(pair_key) {
+                    let exposure = Exposure { sightings: 0, fate };
+                    self.open.held_bytes += pair.exposures.insert(timestamp_ns, exposure);
+                }
+                timestamp_ns
+            }
+        };
+        if is_remembered {
+            self.remember_sighting(group_key, pair_key, timestamp_ns, opened_ns);
+            self.complete_clicks(group_key, pair_key, timestamp_ns, opened_ns, out);
+        }
+    }
+
+    /// Looks for the request of a new exposure among those already seen.
+    fn open_exposure(
+        &mut self,
+        group_key: Key,
+        pair_key: Key,
+        timestamp_ns: u64,
+        event: Waiting,
+        out: &mut Vec<Decision>,
+    ) -> Option<Fate> {
+        let deadline_ns = timestamp_ns.saturating_add(self.config.skew_ns);
+        let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
+        let group = self.open.groups.get_mut(group_key)?;
+        let request = group
+            .requests
+            .latest_in(from_ns, timestamp_ns)
+            .or_else(|| group.requests.earliest_in(timestamp_ns, deadline_ns));
+        Some(if let Some((request_ns, ())) = request {
+            let delay_ns = timestamp_ns.saturating_sub(*request_ns);
+            out.push(exposure_link(LinkOutcome::Linked, Some(delay_ns), event.labels));
+            Fate::Known(TripleOutcome::Complete)
+        } else if deadline_ns < self.now_ns {
+            out.push(Outcome::LateWithoutOutcome { kind: Kind::Exposure, labels: event.labels });
+            Fate::Known(TripleOutcome::Unseen)
+        } else {
+            self.open.held_bytes += group.waiting_exposures.insert(timestamp_ns, pair_key);
+            self.deadlines.exposure.push(deadline_ns, group_key);
+            self.note_deadline(deadline_ns);
+            self.pending.exposures += 1;
+            Fate::Waiting { event, clicks: Vec::new() }
+        })
+    }
+
+    /// An exposure was sighted: the request it answers is exposed.
+    fn expose_request(&mut self, group_key: Key, exposure_ns: u64, out: &mut Vec<Decision>) {
+        let from_ns = exposure_ns.saturating_sub(self.config.exposure_window_ns);
+        let to_ns = exposure_ns.saturating_add(self.config.skew_ns);
+        let Some(group) = self.open.groups.get_mut(group_key) else { return };
+        let is_answered = |(request_ns, _): &mut (u64, Waiting)| (from_ns..=to_ns).contains(request_ns);
+        if let Some((_, Waiting { labels, .. })) = group.waiting_request.take_if(is_answered) {
+            self.pending.requests -= 1;
+            out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels });
+        }
+    }
+
+    fn remember_sighting(&mut self, group_key: Key, pair_key: Key, timestamp_ns: u64, opened_ns: u64) {
+        if let Some(group) = self.open.groups.get_mut(group_key) {
+            self.open.held_bytes += group.exposures.insert(timestamp_ns, ());
+        }
+        if let Some(pair) = self.open.pairs.get_mut(pair_key) {
+            self.open.held_bytes += pair.sightings.insert(timestamp_ns, opened_ns);
+            if let Some(exposure) = pair.exposures.get_mut(opened_ns) {
+                exposure.sightings += 1;
+            }
+        }
+    }
+
+    /// An exposure was sighted: links every click that waits for it.
+    fn complete_clicks(
+        &mut self,
+        group_key: Key,
+        pair_key: Key,
+        sighted_ns: u64,
+        opened_ns: u64,
+        out: &mut Vec<Decision>,
+    ) {
+        let from_ns = sighted_ns.saturating_sub(self.config.skew_ns);
+        let to_ns = sighted_ns.saturating_add(self.config.click_window_ns);
+        let Some(pair) = self.open.pairs.get_mut(pair_key) else { return };
+        let Pair { waiting_clicks, exposures, .. } = pair;
+        let Some(exposure) = exposures.get_mut(opened_ns) else {
+            debug_assert!(false, "a sighting has no exposure");
+            return;
+        };
+        let mut completed = 0;
+        for (click_ns, Waiting { labels, .. }) in waiting_clicks.drain_in(from_ns, to_ns) {
+            completed += 1;
+            out.push(linked_click(click_ns, sighted_ns, labels));
+            match &mut exposure.fate {
+                Fate::Waiting { clicks, .. } => {
+                    clicks.push(Linked { click_ns, labels });
+                    self.pending.triples += 1;
+                }
+                Fate::Known(outcome) => {
+                    let outcome = self.doubts.triple(&self.config, click_ns, *outcome);
+                    out.push(Outcome::Triple { outcome, labels });
+                }
+            }
+        }
+        self.pending.clicks -= completed;
+        if let Some(group) = self.open.groups.get_mut(group_key) {
+            group.waiting_clicks -= completed;
+        }
+    }
+
+    /// The deadline of exposures of the group: their request did not come.
+    pub(super) fn judge_exposures(&mut self, group_key: Key, until: Until, out: &mut Vec<Decision>) {
+        let skew_ns = self.config.skew_ns;
+        let is_due = |timestamp_ns: u64| until.is_due(timestamp_ns.saturating_add(skew_ns));
+        while let Some(group) = self.open.groups.get_mut(group_key)
+            && let Some((timestamp_ns, pair_key)) = group.waiting_exposures.pop_if(is_due)
+        {
+            let is_covered = self.is_exposure_covered(timestamp_ns);
+            self.end_exposure(pair_key, timestamp_ns, is_covered, out);
+        }
+        self.try_pack(group_key);
+    }
+
+    /// An exposure that waited for its request waits no longer.
+    pub(in super::super) fn end_exposure(
+        &mut self,
+        pair_key: Key,
+        timestamp_ns: u64,
+        is_covered: bool,
+        out: &mut Vec<Decision>,
+    ) {
+        let (link, triple) = if is_covered {
+            (LinkOutcome::Orphan, TripleOutcome::Broken)
+        } else {
+            (LinkOutcome::Unseen, TripleOutcome::Unseen)
+        };
+        let judge = |event: &Waiting| if event.late { TripleOutcome::Unseen } else { triple };
+        let pair = self.open.pairs.get_mut(pair_key);
+        let settled = pair.and_then(|pair| pair.settle_exposure(timestamp_ns, judge));
+        let Some((Waiting { labels, late }, outcome, clicks)) = settled else { return };
+        self.pending.exposures -= 1;
+        self.pending.triples -= clicks.len() as u64;
+        out.push(if late {
+            Outcome::LateWithoutOutcome { kind: Kind::Exposure, labels }
+        } else {
+            exposure_link(link, None, labels)
+        });
+        out.extend(clicks.iter().map(|Linked { click_ns, labels }| Outcome::Triple {
+            outcome: self.doubts.triple(&self.config, *click_ns, outcome),
+            labels: *labels,
+        }));
+    }
+}
+
+pub(in super::super) fn exposure_link(
+    outcome: LinkOutcome,
+    delay_ns: Option<u64>,
+    labels: LabelsKey,
+) -> Decision {
+    Outcome::Link { edge: Edge::RequestExposure, outcome, delay_ns, labels }
+}

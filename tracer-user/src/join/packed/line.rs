@@ -1,0 +1,93 @@
+//! Five entries in a cache line.
+//!
+//! An entry takes 102 bits: 56 bits of an item's fingerprint, 4 bits for what it is, and 42 bits of time
+//! in nanoseconds since the base of its group, which is up to 73 minutes. Each of the first five words
+//! has a fingerprint, a tag and the 4 high bits of a time; the last three have five times 38 low bits.
+
+#![expect(clippy::cast_possible_truncation, reason = "lanes are numbered up to five")]
+
+use super::record::Tag;
+use crate::join::event::ItemPrint;
+
+/// Entries in a line.
+pub(super) const LINE_ENTRIES: usize = 5;
+/// Times from the base on that an entry can hold.
+pub(in super::super) const MAX_SPAN_NS: u64 = (1 << (LOW_BITS + HIGH_BITS)) - 1;
+const LOW_BITS: u32 = 38;
+const HIGH_BITS: u32 = 4;
+const TAG_SHIFT: u32 = ItemPrint::BITS;
+const HIGH_SHIFT: u32 = TAG_SHIFT + 4;
+
+/// What fits in a cache line, at the beginning of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(align(64))]
+pub(in super::super) struct Line(pub(in super::super) [u64; 8]);
+
+impl Line {
+    pub(super) const ZERO: Self = Self([0; 8]);
+
+    /// Puts an entry into a lane that is empty.
+    pub(super) fn put(&mut self, lane: usize, item: ItemPrint, tag: Tag, since_base_ns: u64) {
+        debug_assert!(since_base_ns <= MAX_SPAN_NS, "a time that cannot be packed");
+        self.0[lane] = item.0 | tag.code() << TAG_SHIFT | (since_base_ns >> LOW_BITS) << HIGH_SHIFT;
+        let low = since_base_ns & ((1 << LOW_BITS) - 1);
+        let (word, shift) = place_of(lane);
+        self.0[word] |= low << shift;
+        if shift + LOW_BITS > u64::BITS {
+            self.0[word + 1] |= low >> (u64::BITS - shift);
+        }
+    }
+
+    /// Makes something else of what is in a lane.
+    pub(super) fn set_tag(&mut self, lane: usize, tag: Tag) {
+        self.0[lane] = self.0[lane] & !(0xf << TAG_SHIFT) | tag.code() << TAG_SHIFT;
+    }
+
+    /// The item in a lane.
+    pub(super) fn item(&self, lane: usize) -> ItemPrint {
+        ItemPrint(self.0[lane] & ItemPrint::MASK)
+    }
+
+    /// What is in a lane, and its time since the base. `None` when it is empty.
+    pub(super) fn entry(&self, lane: usize) -> Option<(Tag, u64)> {
+        let tag = Tag::from_code(self.0[lane] >> TAG_SHIFT & 0xf)?;
+        let (word, shift) = place_of(lane);
+        let mut low = self.0[word] >> shift;
+        if shift + LOW_BITS > u64::BITS {
+            low |= self.0[word + 1] << (u64::BITS - shift);
+        }
+        let high = self.0[lane] >> HIGH_SHIFT;
+        Some((tag, low & ((1 << LOW_BITS) - 1) | high << LOW_BITS))
+    }
+}
+
+/// Where the low bits of a lane's time begin.
+fn place_of(lane: usize) -> (usize, u32) {
+    let bit = lane as u32 * LOW_BITS;
+    (LINE_ENTRIES + (bit / u64::BITS) as usize, bit % u64::BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::TripleOutcome;
+
+    #[test]
+    fn a_full_line_gives_back_what_was_put_into_it() {
+        let entry = |lane: usize| {
+            let tags = [Tag::Request, Tag::RequestAgain, Tag::Exposure(TripleOutcome::Unseen), Tag::Click];
+            let times = [MAX_SPAN_NS, 0, 1, (1 << 38) - 1, MAX_SPAN_NS - 1];
+            (ItemPrint(ItemPrint::MASK - lane as u64), tags[lane % tags.len()], times[lane])
+        };
+        let mut line = Line::ZERO;
+        for lane in 0..LINE_ENTRIES {
+            assert_eq!(line.entry(lane), None);
+            let (item, tag, time_ns) = entry(lane);
+            line.put(lane, item, tag, time_ns);
+        }
+        for lane in 0..LINE_ENTRIES {
+            let (item, tag, time_ns) = entry(lane);
+            assert_eq!((line.item(lane), line.entry(lane)), (item, Some((tag, time_ns))));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! An event in order and the packed group of its request id.
+
+use super::arena::Handle;
+use super::record::{Entry, Head, Tag};
+use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+use crate::join::engine::Engine;
+use crate::join::event::{ItemPrint, JoinEvent};
+use crate::join::index::Place;
+use crate::join::open::{Decision, exposure_link, linked_click};
+
+impl Engine {
+    /// The first event of a request id, in order: packed from the beginning.
+    pub(in super::super) fn add_packed(&mut self, event: &JoinEvent, out: &mut Vec<Decision>) {
+        let JoinEvent { timestamp_ns, request, labels, kind, .. } = *event;
+        if kind != Kind::Request {
+            let (handle, mut head) = self.arena.new_group(request, timestamp_ns, false, None);
+            self.index.insert(request, Place::Packed(handle));
+            let until_ns = self.remembered_until_ns(Tag::Click, timestamp_ns);
+            head.expiry_bucket = self.wheel.insert(handle, until_ns);
+            self.arena.set_head(handle, &head);
+            let is_taken = self.take_packed(handle, head, event, out);
+            debug_assert!(is_taken, "a new group can hold its first entry");
+            return;
+        }
+        let (handle, mut head) = self.arena.new_group(request, timestamp_ns, true, Some(labels));
+        self.index.insert(request, Place::Packed(handle));
+        head.alive_until_ns = self.remembered_until_ns(Tag::Request, timestamp_ns);
+        self.arena.set_head(handle, &head);
+        // It has to be looked at when the request stops waiting; that is soon enough for the wheel.
+        self.await_exposure(handle, &head);
+        self.pending.requests += 1;
+    }
+
+    /// Takes an event in order, whose group is at this place. Returns `false`, and has done nothing, when the group must be opened
+    /// for it.
+    pub(in super::super) fn take_packed(
+        &mut self,
+        handle: Handle,
+        mut head: Head,
+        event: &JoinEvent,
+        out: &mut Vec<Decision>,
+    ) -> bool {
+        if !head.can_hold(event.timestamp_ns) {
+            return false;
+        }
+        match event.kind {
+            Kind::Request => self.repeat_request(handle, &mut head, event, out),
+            Kind::Exposure => self.add_exposure(handle, &mut head, event, out),
+            Kind::Click => self.add_click(handle, &mut head, event, out),
+            Kind::Report => false,
+        }
+    }
+
+    /// A request that is not a repetition begins anew, which only an open group can do.
+    fn repeat_request(
+        &mut self,
+        handle: Handle,
+        head: &mut Head,
+        event: &JoinEvent,
+        out: &mut Vec<Decision>,
+    ) -> bool {
+        let JoinEvent { timestamp_ns, labels, .. } = *event;
+        let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
+        if self.latest_request(handle, head, from_ns, |tag| tag == Tag::Request).is_none() {
+            return false;
+        }
+        let entry = Entry { timestamp_ns, item: ItemPrint::MISSING, tag: Tag::RequestAgain };
+        self.add_entry(handle, head, entry);
+        out.push(Outcome::Duplicate { kind: Kind::Request, labels });
+        true
+    }
+
+    fn add_exposure(
+        &mut self,
+        handle: Handle,
+        head: &mut Head,
+        event: &JoinEvent,
+        out: &mut Vec<Decision>,
+    ) -> bool {
+        let JoinEvent { timestamp_ns, labels, item, .. } = *event;
+        let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
+        let (opened_ns, click_waits) = self.exposure_of(handle, head, item);
+        let (tag, outcome) = match opened_ns {
+            // The click can be linked now.
+            _ if click_waits => return false,
+            // Not within the window of the earlier one: a second exposure of the item.
+            Some(opened_ns) if timestamp_ns - opened_ns > self.config.click_window_ns => return false,
+            Some(_) => (Tag::ExposureAgain, Some(Outcome::Duplicate { kind: Kind::Exposure, labels })),
+            None => match self.latest_request(handle, head, from_ns, |_| true) {
+                Some(request_ns) => {
+                    let link = exposure_link(LinkOutcome::Linked, Some(timestamp_ns - request_ns), labels);
+                    (Tag::Exposure(TripleOutcome::Complete), Some(link))
+                }
+                None => (Tag::ExposureWaits, None),
+            },
+        };
+        // While it waits, its window has not run out and its request is not after the exposure.
+        if head.request_waits() {
+            head.stop_waiting();
+            self.pending.requests -= 1;
+            out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels: head.labels });
+        }
+        let number = self.add_entry(handle, head, Entry { timestamp_ns, item, tag });
+        match outcome {
+            Some(outcome) => out.push(outcome),
+            None => {
+                self.pending.exposures += 1;
+                self.await_match(handle, number, timestamp_ns, labels);
+            }
+        }
+        true
+    }
+
+    fn add_click(
+        &mut self,
+        handle: Handle,
+        head: &mut Head,
+        event: &JoinEvent,
+        out: &mut Vec<Decision>,
+    ) -> bool {
+        let JoinEvent { timestamp_ns, labels, item, .. } = *event;
+        let from_ns = timestamp_ns.saturating_sub(self.config.click_window_ns);
+        let (mut is_duplicate, mut sighted_ns, mut fate) = (false, None, None);
+        if head.may_have(item) {
+            self.arena.for_each_of(handle, head, item, |seen_ns, tag| match tag {
+                Tag::Click | Tag::ClickWaits => is_duplicate |= seen_ns >= from_ns,
+                Tag::Exposure(_) | Tag::ExposureWaits | Tag::ExposureAgain => {
+                    if let Tag::Exposure(outcome) = tag {
+                        fate = Some(outcome);
+                    }
+                    if seen_ns >= from_ns {
+                        sighted_ns = sighted_ns.max(Some(seen_ns));
+                    }
+                }
+                Tag::Request | Tag::RequestAgain => {}
+            });
+        }
+        if is_duplicate {
+            out.push(Outcome::Duplicate { kind: Kind::Click, labels });
+            return true;
+        }
+        match (sighted_ns, fate) {
+            (Some(sighted_ns), Some(outcome)) => {
+                self.add_entry(handle, head, Entry { timestamp_ns, item, tag: Tag::Click });
+                self.await_report(event, false, out);
+                out.push(linked_click(timestamp_ns, sighted_ns, labels));
+                let outcome = self.doubts.triple(&self.config, timestamp_ns, outcome);
+                out.push(Outcome::Triple { outcome, labels });
+            }
+            // The triple waits for the exposure.
+            (Some(_), None) => return false,
+            (None, _) => {
+                let number = self.add_entry(handle, head, Entry { timestamp_ns, item, tag: Tag::ClickWaits });
+                self.await_report(event, false, out);
+                self.pending.clicks += 1;
+                self.await_match(handle, number, timestamp_ns, labels);
+            }
+        }
+        true
+    }
+
+    /// The time of the item's exposure, and whether a click waits for one.
+    fn exposure_of(&self, handle: Handle, head: &Head, item: ItemPrint) -> (Option<u64>, bool) {
+        let (mut opened_ns, mut click_waits) = (None, false);
+        if head.may_have(item) {
+            self.arena.for_each_of(handle, head, item, |seen_ns, tag| match tag {
+                Tag::Exposure(_) | Tag::ExposureWaits => opened_ns = Some(seen_ns),
+                Tag::ClickWaits => click_waits = true,
+                _ => {}
+            });
+        }
+        (opened_ns, click_waits)
+    }
+
+    /// The time of the latest of these sightings of the request, at `from_ns` or later.
+    fn latest_request(
+        &self,
+        handle: Handle,
+        head: &Head,
+        from_ns: u64,
+        is_asked_for: impl Fn(Tag) -> bool,
+    ) -> Option<u64> {
+        let at_base = head.has_request_at_base() && is_asked_for(Tag::Request);
+        let mut latest_ns = at_base.then_some(head.base_ns);
+        if head.has_request_entries() {
+            self.arena.for_each_of(handle, head, ItemPrint::MISSING, |seen_ns, tag| {
+                if is_asked_for(tag) {
+                    latest_ns = latest_ns.max(Some(seen_ns));
+                }
+            });
+        }
+        latest_ns.filter(|seen_ns| *seen_ns >= from_ns)
+    }
+
+    fn add_entry(&mut self, handle: Handle, head: &mut Head, entry: Entry) -> u8 {
+        let until_ns = self.remembered_until_ns(entry.tag, entry.timestamp_ns);
+        self.arena.add_entry(handle, head, entry, until_ns)
+    }
+}

@@ -1,0 +1,185 @@
+//! What of packed groups waits for a moment: requests to be exposed, and the exposures and clicks that
+//! have nothing to be linked to yet.
+//!
+//! Labels of those are kept beside the group, because there are few of them at a time. If one finds its
+//! match after all, or anything else happens to it, the group is opened and the rules are followed there.
+
+use serde::{Deserialize, Serialize};
+
+use super::arena::{Class, Handle};
+use super::record::{Head, Tag};
+use crate::domain::{LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+use crate::join::engine::Engine;
+use crate::join::event::{ItemPrint, LabelsKey};
+use crate::join::index::Place;
+use crate::join::open::{Decision, exposure_link, unlinked_click};
+use crate::join::snapshot::RestoreError;
+use crate::join::time::Until;
+use crate::join::time::wheel::NO_BUCKET;
+
+/// An entry that waits: the group's place and the number of the entry.
+pub(in super::super) type WaitKey = (u32, u8);
+
+/// What is known of an entry that waits beside the entry itself.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(in super::super) struct Wait {
+    timestamp_ns: u64,
+    pub(in super::super) labels: LabelsKey,
+}
+
+impl Engine {
+    /// The request at the base of a packed group waits for its first exposure.
+    pub(in super::super) fn await_exposure(&mut self, handle: Handle, head: &Head) {
+        let requests =
+            if head.expiry_bucket == NO_BUCKET { &mut self.new_requests } else { &mut self.waiting_requests };
+        requests.push(head.base_ns, handle);
+        self.note_deadline(head.base_ns.saturating_add(self.config.exposure_window_ns));
+    }
+
+    /// When the first of what waits in packed groups stops waiting.
+    pub(in super::super) fn packed_deadline_ns(&self) -> Option<u64> {
+        let requests = [self.new_requests.first(), self.waiting_requests.first()];
+        let requests = requests.into_iter().flatten();
+        let request_deadlines = requests.map(|ns| ns.saturating_add(self.config.exposure_window_ns));
+        let others = self.waiting_entries.first().map(|ns| ns.saturating_add(self.config.skew_ns));
+        request_deadlines.chain(others).min()
+    }
+
+    /// The deadline of requests of packed groups: was anything shown for them? The place may have come
+    /// to another group meanwhile; if that waits since the same time, it is due as well. From here on the
+    /// wheel has the group.
+    pub(in super::super) fn judge_packed_requests(&mut self, until: Until, out: &mut Vec<Decision>) {
+        let window_ns = self.config.exposure_window_ns;
+        let is_due = |request_ns: &u64| until.is_due(request_ns.saturating_add(window_ns));
+        while let Some((request_ns, handle)) = self.new_requests.pop_entry_if(is_due) {
+            self.judge_packed_request(request_ns, handle, out);
+        }
+        while let Some((request_ns, handle)) = self.waiting_requests.pop_entry_if(is_due) {
+            self.judge_packed_request(request_ns, handle, out);
+        }
+    }
+
+    fn judge_packed_request(&mut self, request_ns: u64, handle: Handle, out: &mut Vec<Decision>) {
+        let Some(mut head) = self.arena.head_if_live(handle).filter(|head| head.base_ns == request_ns) else {
+            return;
+        };
+        if head.request_waits() {
+            head.stop_waiting();
+            self.pending.requests -= 1;
+            out.push(Outcome::Request { outcome: RequestOutcome::Unexposed, labels: head.labels });
+        }
+        if head.expiry_bucket == NO_BUCKET {
+            head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
+        }
+        self.arena.set_head(handle, &head);
+    }
+
+    /// An exposure or a click waits for what it can be linked to.
+    pub(super) fn await_match(&mut self, handle: Handle, entry: u8, timestamp_ns: u64, labels: LabelsKey) {
+        self.waits.insert((handle.0, entry), Wait { timestamp_ns, labels });
+        self.waiting_entries.push(timestamp_ns, (handle, entry));
+        self.note_deadline(timestamp_ns.saturating_add(self.config.skew_ns));
+    }
+
+    /// The deadline of exposures and clicks of packed groups: what they wait for did not come. A place
+    /// may have come to another group meanwhile; if something waits there since the same time, it is due
+    /// as well.
+    pub(in super::super) fn judge_packed_waits(&mut self, until: Until, out: &mut Vec<Decision>) {
+        let skew_ns = self.config.skew_ns;
+        let is_due = |waits_ns: &u64| until.is_due(waits_ns.saturating_add(skew_ns));
+        while let Some((timestamp_ns, (handle, number))) = self.waiting_entries.pop_entry_if(is_due) {
+            let key = (handle.0, number);
+            let Some(wait) = self.waits.get(&key).filter(|wait| wait.timestamp_ns == timestamp_ns) else {
+                continue;
+            };
+            let labels = wait.labels;
+            self.waits.remove(&key);
+            let Some(head) = self.arena.head_if_live(handle) else { continue };
+            if self.arena.tag_of(handle, &head, number) == Some(Tag::ExposureWaits) {
+                self.judge_packed_exposure(handle, &head, number, timestamp_ns, labels, out);
+            } else {
+                self.judge_packed_click(handle, &head, number, timestamp_ns, labels, out);
+            }
+        }
+    }
+
+    fn judge_packed_exposure(
+        &mut self,
+        handle: Handle,
+        head: &Head,
+        number: u8,
+        timestamp_ns: u64,
+        labels: LabelsKey,
+        out: &mut Vec<Decision>,
+    ) {
+        let (link, triple) = if self.is_exposure_covered(timestamp_ns) {
+            (LinkOutcome::Orphan, TripleOutcome::Broken)
+        } else {
+            (LinkOutcome::Unseen, TripleOutcome::Unseen)
+        };
+        self.arena.set_tag(handle, head, number, Tag::Exposure(triple));
+        self.pending.exposures -= 1;
+        out.push(exposure_link(link, None, labels));
+    }
+
+    fn judge_packed_click(
+        &mut self,
+        handle: Handle,
+        head: &Head,
+        number: u8,
+        click_ns: u64,
+        labels: LabelsKey,
+        out: &mut Vec<Decision>,
+    ) {
+        let item = self.arena.set_tag(handle, head, number, Tag::Click);
+        self.pending.clicks -= 1;
+        let outcome = if !self.is_click_covered(click_ns) {
+            LinkOutcome::Unseen
+        } else if self.was_another_item_packed(handle, head, item, click_ns) {
+            LinkOutcome::Mismatch
+        } else {
+            LinkOutcome::Orphan
+        };
+        unlinked_click(outcome, labels, out);
+    }
+
+    /// Whether an exposure of another item was sighted in the click's range.
+    fn was_another_item_packed(&self, handle: Handle, head: &Head, item: ItemPrint, click_ns: u64) -> bool {
+        let from_ns = click_ns.saturating_sub(self.config.click_window_ns);
+        let to_ns = click_ns.saturating_add(self.config.skew_ns);
+        self.arena.entries(handle, head).iter().any(|entry| {
+            matches!(entry.tag, Tag::Exposure(_) | Tag::ExposureAgain | Tag::ExposureWaits)
+                && entry.item != item
+                && (from_ns..=to_ns).contains(&entry.timestamp_ns)
+        })
+    }
+
+    /// Makes the tables that follow from the packed groups, after a restore.
+    pub(in super::super) fn index_packed(&mut self) -> Result<(), RestoreError> {
+        let places: Vec<Handle> = self.arena.places(Class::Head).collect();
+        let mut requests = Vec::new();
+        for handle in places {
+            let Some(mut head) = self.arena.head_if_live(handle) else { continue };
+            if !self.arena.is_sound(&head) {
+                return Err(RestoreError::Group);
+            }
+            head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
+            self.arena.set_head(handle, &head);
+            self.index.insert(head.request, Place::Packed(handle));
+            if head.request_waits() {
+                requests.push((head.base_ns, handle));
+            }
+        }
+        requests.sort_unstable_by_key(|(request_ns, _)| *request_ns);
+        for (request_ns, handle) in requests {
+            self.waiting_requests.push(request_ns, handle);
+        }
+        let waits = self.waits.iter();
+        let mut entries: Vec<_> = waits.map(|(key, wait)| (wait.timestamp_ns, *key)).collect();
+        entries.sort_unstable();
+        for (timestamp_ns, (handle, number)) in entries {
+            self.waiting_entries.push(timestamp_ns, (Handle(handle), number));
+        }
+        Ok(())
+    }
+}
