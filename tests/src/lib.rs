@@ -6,8 +6,12 @@
 pub mod commanded;
 pub mod daemon;
 pub mod go;
+pub mod promtool;
 pub mod reference;
 pub mod server;
+pub mod simulation;
+pub mod templates;
+pub mod week;
 
 use std::{
     env,

@@ -18,9 +18,9 @@ use tracing_subscriber::{
 
 use crate::{
     attach::{self, Trial},
-    build,
+    baseline, build, compare,
     config::{Config, ConfigError, DEFAULT_BTF, HookChoice},
-    demo, hold, preflight, replay, run, symbols,
+    demo, hold, lint, preflight, replay, run, symbols,
 };
 
 /// From request to exposure to click, seen from the kernel: which tracking links of a
@@ -45,6 +45,12 @@ enum Command {
     Record(RecordArgs),
     /// Join recorded events and print what became of them.
     Replay(replay::ReplayArgs),
+    /// Compare two releases: did users click less, or did links break?
+    Compare(compare::CompareArgs),
+    /// Say what CTR is usual at this hour, from the past week.
+    Baseline(baseline::BaselineArgs),
+    /// Say what is wrong with AnalysisTemplates of Argo Rollouts, and why.
+    Lint(lint::LintArgs),
     /// Show which functions of a program could be probed, at which place, and why there.
     Symbols(SymbolsArgs),
     /// Have this kernel verify every program of the kernel side, and print what there was to verify.
@@ -127,6 +133,14 @@ pub fn main() -> ExitCode {
         }),
         Command::Check(args) => configured(args).and_then(|config| Ok(check(&config)?)),
         Command::Replay(args) => replay_command(args).map_err(Failure::Failed),
+        Command::Compare(args) => {
+            let compared = compare::run(args, &mut io::stdout().lock(), &mut io::stderr().lock());
+            compared.map(|()| true).map_err(Failure::Failed)
+        }
+        Command::Baseline(args) => {
+            baseline::run(args, &mut io::stdout()).map(|()| true).map_err(Failure::Failed)
+        }
+        Command::Lint(args) => lint::run(args, &mut io::stdout().lock()).map_err(Failure::Failed),
         Command::Symbols(args) => {
             let described =
                 symbols::describe(&args.binary, args.pattern.as_deref(), &mut io::stdout().lock());

@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `fuzz`, `soak`, `lint`, `deploy`, `bench`, `test`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `fuzz`, `soak`, `simulate`, `lint`, `deploy`, `bench`, `test`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
@@ -17,6 +17,7 @@ mod kernel_side;
 mod lint;
 mod machine;
 mod setup;
+mod simulate;
 mod soak;
 mod test;
 mod vm;
@@ -42,6 +43,8 @@ enum Task {
     Vm(vm::Arguments),
     /// Try every reader of foreign bytes on inputs that are made up
     Fuzz(fuzz::Arguments),
+    /// Print how often comparisons, baselines and canary gates are right: the tables of docs/decisions.md
+    Simulate,
     /// Formatting and lints, of both sides
     Lint,
     /// Check the Helm chart against Kubernetes' schemas, and the kustomize base against the chart
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::main(&arguments).map(|never| match never {}),
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(arguments) => fuzz::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Simulate => simulate::main().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
         Task::Deploy(arguments) => deploy::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Soak(arguments) => soak::main(&arguments).map(|()| ExitCode::SUCCESS),

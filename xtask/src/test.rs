@@ -14,12 +14,14 @@ use crate::{
     command::visibly,
     deploy, fuzz, lint,
     machine::Machine,
-    setup::{self, NGINX, PROMETHEUS, Purpose, short},
+    setup::{self, EXPR, NGINX, PROMETHEUS, Purpose, short},
     vm,
 };
 
 /// Names a Go toolchain to the tests that build Go programs.
 const GO_VARIABLE: &str = "LINKTRACER_GO";
+/// Names a Go workspace with the expr library to the test that compares with it.
+const EXPR_VARIABLE: &str = "LINKTRACER_EXPR";
 /// Makes those tests fail, not skip, where there is none.
 const GO_REQUIRED_VARIABLE: &str = "LINKTRACER_REQUIRE_GO";
 
@@ -179,6 +181,9 @@ fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {
     test.env(cargo::BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
     if !arguments.unit_only {
         test.env(GO_VARIABLE, setup::go_binary(machine)).env(GO_REQUIRED_VARIABLE, "1");
+        if let Some(package) = setup::extracted(machine, EXPR) {
+            test.env(EXPR_VARIABLE, package.join("usr/share/gocode"));
+        }
     }
     visibly(&mut test)
 }

@@ -59,6 +59,14 @@ pub struct ReplayArgs {
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     pub output: OutputFormat,
 
+    /// How to join them.
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// How recorded events are joined: the options of the windows.
+#[derive(Debug, Clone, Args)]
+pub struct JoinArgs {
     /// Longest time from a request to its exposures.
     #[arg(long, value_name = "DURATION", default_value_t = Span(JoinConfig::default().exposure_window_ns))]
     pub exposure_window: Span,
@@ -130,7 +138,7 @@ impl fmt::Display for Span {
     }
 }
 
-impl ReplayArgs {
+impl JoinArgs {
     /// The join that the options ask for.
     pub fn join_config(&self) -> JoinConfig {
         JoinConfig {
@@ -163,13 +171,11 @@ pub fn run(
     errors: impl Write,
     progress: ProgressDrawTarget,
 ) -> anyhow::Result<()> {
+    let unvisited = |_: &Outcome<LabelsKey>, _: &LabelsTable| {};
     let (counts, end) = if args.file == Path::new("-") {
-        replay(args, "stdin", input, errors, Progress::new(progress, None))?
+        replay(&args.join, "stdin", input, errors, Progress::new(progress, None), unvisited)?
     } else {
-        let name = args.file.display().to_string();
-        let file = File::open(&args.file).with_context(|| format!("open {name}"))?;
-        let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
-        replay(args, &name, file, errors, Progress::new(progress, length))?
+        join_file(&args.join, &args.file, errors, progress, unvisited)?
     };
     match args.output {
         OutputFormat::Text => output.write_all(table::render(&counts).as_bytes()),
@@ -183,16 +189,37 @@ pub fn run(
     end
 }
 
-/// Joins every line of `input`. Returns the counts, and whether the input could be read to its end.
+/// The counts, and whether the input could be read to its end.
+type Joined = (Counts, anyhow::Result<()>);
+
+/// Joins every line of the file and hands each outcome to `visit`, with the table that its labels are in.
+///
+/// # Errors
+/// The file cannot be opened.
+pub(crate) fn join_file(
+    args: &JoinArgs,
+    path: &Path,
+    errors: impl Write,
+    progress: ProgressDrawTarget,
+    visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable),
+) -> anyhow::Result<Joined> {
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("open {name}"))?;
+    let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    replay(args, &name, file, errors, Progress::new(progress, length), visit)
+}
+
+/// Joins every line of `input`.
 fn replay(
-    args: &ReplayArgs,
+    args: &JoinArgs,
     name: &str,
     input: impl Read + Send,
     mut errors: impl Write,
     progress: Progress,
-) -> anyhow::Result<(Counts, anyhow::Result<()>)> {
+    visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable),
+) -> anyhow::Result<Joined> {
     let Input { packing, bytes, taken } = Input::open(input).with_context(|| format!("read {name}"))?;
-    let mut replay = Replay::new(args);
+    let mut replay = Replay::new(args, visit);
     let reader = PieceReader::new(Fingerprinter::random());
     let end = pipeline::run(bytes, pipeline::PIECE_BYTES, pipeline::parsers(), &reader, |batch| {
         progress.advance(taken.load(Ordering::Relaxed), batch.events.len());
@@ -220,7 +247,8 @@ fn replay(
 }
 
 /// The join of what was read so far.
-struct Replay {
+struct Replay<V> {
+    visit: V,
     engine: Engine,
     labels: LabelsTable,
     counts: Counts,
@@ -228,8 +256,8 @@ struct Replay {
     lines: u64,
 }
 
-impl Replay {
-    fn new(args: &ReplayArgs) -> Self {
+impl<V: FnMut(&Outcome<LabelsKey>, &LabelsTable)> Replay<V> {
+    fn new(args: &JoinArgs, visit: V) -> Self {
         let config = args.join_config();
         let labels = LabelsTable::new(config.reports.clone());
         let mut engine = Engine::new(config);
@@ -237,7 +265,7 @@ impl Replay {
             engine.set_horizon(Kind::Request, start_ns);
             engine.set_horizon(Kind::Exposure, start_ns);
         }
-        Self { engine, labels, counts: Counts::default(), decisions: Vec::new(), lines: 0 }
+        Self { visit, engine, labels, counts: Counts::default(), decisions: Vec::new(), lines: 0 }
     }
 
     /// Joins the events of a batch; the first rejected lines are named to `name_rejected`.
@@ -261,7 +289,10 @@ impl Replay {
     }
 
     fn count(&mut self) {
-        self.counts.extend(self.decisions.iter());
+        for decision in &self.decisions {
+            self.counts.apply(decision);
+            (self.visit)(decision, &self.labels);
+        }
         self.decisions.clear();
     }
 

@@ -65,6 +65,10 @@ pub enum Metric {
     ClockStep,
     /// What this is.
     BuildInfo,
+    /// Usual CTR, of `linktracer baseline`.
+    BaselineCtr,
+    /// What it was learned from.
+    BaselineHours,
 }
 
 impl Metric {
@@ -101,6 +105,8 @@ impl Metric {
         Self::WatermarkLag,
         Self::ClockStep,
         Self::BuildInfo,
+        Self::BaselineCtr,
+        Self::BaselineHours,
     ];
 
     /// The name.
@@ -137,6 +143,8 @@ impl Metric {
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::BuildInfo => "linktracer_build_info",
+            Self::BaselineCtr => "linktracer_baseline_ctr",
+            Self::BaselineHours => "linktracer_baseline_hours",
         }
     }
 
@@ -192,6 +200,10 @@ impl Metric {
                 "How far the system clock was stepped since the start; events are not moved by it."
             }
             Self::BuildInfo => "What this is; always 1.",
+            Self::BaselineCtr => {
+                "Quantiles of the CTR that is usual at this hour for a sample of the current size; absent without a baseline."
+            }
+            Self::BaselineHours => "Hours that the baseline was fitted to; 0 without one.",
         }
     }
 }

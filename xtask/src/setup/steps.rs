@@ -70,6 +70,9 @@ pub(crate) const PROMETHEUS: &str = "prometheus";
 /// A server whose answers the tests trace; extracted, not installed.
 pub(crate) const NGINX: &str = "nginx";
 
+/// The library with which Argo Rollouts evaluates conditions, as Go source; extracted, not installed.
+pub(crate) const EXPR: &str = "golang-github-antonmedv-expr-dev";
+
 const BUSYBOX: &str = "busybox-static";
 
 /// The steps for a purpose, in the order in which they build on each other.
@@ -99,6 +102,7 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
             nginx(),
             prometheus(),
             browser(),
+            expr(),
         ]);
     }
     if matches!(purpose, Purpose::Vm | Purpose::GuestOnly | Purpose::Test) {
@@ -403,6 +407,19 @@ fn prometheus() -> Step {
             apk: "prometheus",
             zypper: "golang-github-prometheus-prometheus",
         },
+    }
+}
+
+fn expr() -> Step {
+    Step {
+        name: "expr, a Go library",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| extracted(machine, EXPR).is_some(),
+        install: |machine| apt::extract(machine, EXPR).map(|_| "extracted".to_owned()),
+        by_hand: ByHand::Commands(
+            "a folder with src/github.com/antonmedv/expr below it, of version 1.8: LINKTRACER_EXPR=PATH",
+        ),
     }
 }
 
