@@ -439,14 +439,8 @@ impl Coverage {
     }
 
     fn sdk_missing(&self, service: usize, function: SdkFunction) -> Option<String> {
-        let mut of_probe = self
-            .sites
-            .iter()
-            .filter(|(site, _)| site.service == service && site.function == function)
-            .peekable();
-        if of_probe.peek().is_none() {
-            return None;
-        }
+        let mut of_probe =
+            self.sites.iter().filter(|(site, _)| site.service == service && site.function == function);
         of_probe.find_map(|(_, state)| state.clone().err())
     }
 }
