@@ -4,7 +4,10 @@
 //! count is decided in the kernel, by the table of processes. That a file has none of the functions is
 //! the usual case and no fault.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::Path,
+};
 
 use super::coverage::FileIdentity;
 use crate::{
@@ -75,10 +78,10 @@ impl TlsProbes {
         for library in [None, Some("libssl.so")] {
             let Some(file) = discover::file_of_process(library, pid) else { continue };
             let Ok(identity) = FileIdentity::of(&file) else { continue };
-            if !self.files.contains_key(&identity) {
+            if let Entry::Vacant(unknown) = self.files.entry(identity) {
                 let probes = attach(&file, library, kernel, metrics);
                 attached |= probes > 0;
-                self.files.insert(identity, probes);
+                unknown.insert(probes);
             }
         }
         attached

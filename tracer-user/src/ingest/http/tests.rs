@@ -196,7 +196,7 @@ impl Connection {
             new: false,
             more: false,
             received,
-            piece_len: length(payload.as_ref()),
+            piece_len: length(payload),
             payload: &payload[..captured_len.min(payload.len())],
         };
         self.streams.take((0, &self.wanted), (7, Hook::Write, 0), &send, &mut self.told)
