@@ -78,9 +78,10 @@ impl TlsProbes {
         for library in [None, Some("libssl.so")] {
             let Some(file) = discover::file_of_process(library, pid) else { continue };
             let Ok(identity) = FileIdentity::of(&file) else { continue };
-            if let Entry::Vacant(place) = self.files.entry(identity) {
-                let probes = *place.insert(attach(&file, library, kernel, metrics));
+            if let Entry::Vacant(unknown) = self.files.entry(identity) {
+                let probes = attach(&file, library, kernel, metrics);
                 attached |= probes > 0;
+                unknown.insert(probes);
             }
         }
         attached
