@@ -105,7 +105,8 @@ impl Engine {
         }
     }
 
-    /// Evicting until then gives something up, or at least looks at it for the last time before it is due.
+    /// The earliest time until which evicting gives something up, or puts what is newer to where it is looked at
+    /// later. So evicting until then again and again comes to an end.
     fn oldest_ns(&mut self) -> Option<u64> {
         let retention_ns = self.config.retention_ns();
         // At the end of time, sums with the retention are no longer told apart.
