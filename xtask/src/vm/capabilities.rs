@@ -22,6 +22,9 @@ const SETS: [&[&str]; 8] = [
     &["bpf", "perfmon", "dac_read_search"],
 ];
 
+/// Starts a program with some capabilities; in the guest.
+const SETPRIV: &str = "/usr/bin/setpriv";
+
 /// Between these lines of the document is the table.
 const DOCUMENT: &str = "docs/operations.md";
 const BEGIN: &str = "<!-- written by `cargo xtask vm --kernel all --capabilities --write` -->";
@@ -37,7 +40,7 @@ pub(super) fn run(
     write: bool,
 ) -> Result<()> {
     let setpriv = find_program("setpriv").context("no setpriv: install util-linux")?;
-    let files = [daemon(binary.to_path_buf()), GuestFile { host: setpriv, guest: "/usr/bin/setpriv".into() }];
+    let files = [daemon(binary.to_path_buf()), GuestFile { host: setpriv, guest: SETPRIV.into() }];
     let commands = SETS.map(|set| GuestCommand { line: command_line(set) });
     let mut results: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
     for name in names {
@@ -65,7 +68,8 @@ pub(super) fn run(
 fn command_line(set: &[&str]) -> String {
     let capabilities = set.iter().map(|name| format!(",+{name}")).collect::<String>();
     format!(
-        "cd /tmp; setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all{capabilities} \
+        // By its path: the guest's shell has a smaller program of that name built in.
+        "cd /tmp; {SETPRIV} --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all{capabilities} \
          --ambient-caps=-all{capabilities} --bounding-set=-all{capabilities} linktracer demo --requests 50"
     )
 }
