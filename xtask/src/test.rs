@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use crate::{
     cargo,
     command::visibly,
-    fuzz, lint,
+    lint,
     machine::Machine,
     setup::{self, NGINX, PROMETHEUS, Purpose, short},
     vm,
@@ -142,7 +142,6 @@ fn run(machine: &Machine, arguments: &Arguments) -> Stages {
         return stages;
     }
     stages.run("tests", built, || cargo_test(machine, arguments));
-    stages.run("fuzz", built, || fuzz::briefly(machine));
     if !arguments.native_only {
         stages.run("vm 6.1", built, || vm::check(machine, vm::kernel::DEFAULT));
         stages.run("vm newest", built, || vm::check(machine, vm::kernel::NEWEST));

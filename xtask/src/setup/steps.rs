@@ -78,9 +78,6 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
     if purpose != Purpose::GuestOnly {
         steps.extend([c_compiler(), kernel_toolchain(), bpf_linker()]);
     }
-    if purpose == Purpose::Fuzz {
-        steps.extend([cpp_compiler(), new_go()]);
-    }
     if matches!(purpose, Purpose::Demo | Purpose::Native | Purpose::Test) {
         steps.extend([tracefs(), bpffs()]);
     }
