@@ -71,6 +71,10 @@ fn files_that_are_replaced_or_deleted_while_they_are_traced_go_on_being_traced()
     triple(&mut to_old, "old-after-replacement");
     let new = start();
     let mut to_new = Connection::open(new.address()).expect("connects");
+    // The file is new, so its probe comes after its first process.
+    wait_for("the new library has its probe", LIMIT, || {
+        (daemon.metric("linktracer_attached_probes", &[("hook", "click")]) == 2.0).then_some(())
+    });
     triple(&mut to_new, "new");
     for file in [fixture.library(), fixture.service()] {
         fs::remove_file(file).expect("is ours");

@@ -35,11 +35,6 @@ pub(crate) fn quietly_within(command: &mut Command, limit: Duration) -> Result<S
     capture(command.process_group(0), Some(limit))
 }
 
-/// As [`quietly_within`], and returns both outputs, as they came.
-pub(crate) fn both_within(command: &mut Command, limit: Duration) -> Result<String> {
-    Ok(collect_both(command.process_group(0), Some(limit))?.1)
-}
-
 /// Runs with this terminal; an error when it does not exit with 0.
 pub(crate) fn visibly(command: &mut Command) -> Result<()> {
     let words = in_words(command);
@@ -70,11 +65,6 @@ pub(crate) fn wait_until(child: &mut Child, deadline: Option<Instant>) -> Result
 }
 
 fn capture(command: &mut Command, limit: Option<Duration>) -> Result<String> {
-    Ok(collect_both(command, limit)?.0)
-}
-
-/// Standard output alone, and both outputs together.
-fn collect_both(command: &mut Command, limit: Option<Duration>) -> Result<(String, String)> {
     let words = in_words(command);
     let mut child = command
         .stdin(Stdio::null())
@@ -101,7 +91,7 @@ fn collect_both(command: &mut Command, limit: Option<Duration>) -> Result<(Strin
     if !status.success() {
         bail!("`{words}` ended with {status}; its last lines:\n{}", both.tail());
     }
-    Ok((output.text(), both.text()))
+    Ok(output.text())
 }
 
 fn seconds(limit: Option<Duration>) -> u64 {

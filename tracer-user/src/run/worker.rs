@@ -329,8 +329,10 @@ impl Worker {
 
     /// Finds processes whose start was missed.
     fn scan(&mut self) {
+        let found = self.processes.scan();
+        // Looked up afterwards: a process that starts during the scan is in the kernel's table by then.
         let known = self.kernel.processes();
-        for pid in self.processes.scan() {
+        for pid in found {
             self.trace(pid);
             let now_ns = self.clock.now_ns();
             if !known.contains(&pid) {

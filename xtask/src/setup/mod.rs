@@ -35,9 +35,6 @@ pub(crate) enum Purpose {
     Test,
     /// Compile, and trace in virtual machines
     Vm,
-    /// Compile, try readers on inputs that are made up
-    #[value(skip)]
-    Fuzz,
     /// Compile, trace on this machine, check metrics
     #[value(skip)]
     Native,

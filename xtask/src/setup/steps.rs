@@ -81,9 +81,6 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
     if !matches!(purpose, Purpose::GuestOnly | Purpose::Deploy) {
         steps.extend([c_compiler(), kernel_toolchain(), bpf_linker()]);
     }
-    if purpose == Purpose::Fuzz {
-        steps.extend([cpp_compiler(), new_go()]);
-    }
     if matches!(purpose, Purpose::Deploy | Purpose::Native | Purpose::Test) {
         steps.push(chart_checkers_step());
     }

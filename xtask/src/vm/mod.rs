@@ -4,9 +4,8 @@
 //! command lines one after the other, tells their exit codes over a serial line of their own, and powers off. Processors
 //! are emulated in software: slow, and the same on every machine. Nothing of the host is reachable from inside.
 //!
-//! Without command lines of its own it holds a kernel against what is known of it: [`matrix`], [`capabilities`].
+//! Without command lines of its own it holds a kernel against what is known of it: [`matrix`].
 
-mod capabilities;
 mod console;
 mod cpio;
 mod initramfs;
@@ -40,9 +39,6 @@ pub(crate) struct Arguments {
     /// Write what was found into docs/kernels.md and the file of known counts, instead of comparing with it
     #[arg(long, conflicts_with = "commands")]
     write: bool,
-    /// Find out which capabilities are needed, instead
-    #[arg(long, conflicts_with = "commands")]
-    capabilities: bool,
     /// Run these command lines instead of the demo; may be given several times
     #[arg(long = "run", value_name = "COMMAND LINE")]
     commands: Vec<String>,
@@ -102,8 +98,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<()> {
             "all" => kernel::names().collect(),
             name => vec![name],
         };
-        let run = if arguments.capabilities { capabilities::run } else { matrix::run };
-        return run(&machine, &binary, &names, limits, arguments.write);
+        return matrix::run(&machine, &binary, &names, limits, arguments.write);
     }
     setup::run(&machine, Purpose::GuestOnly)?;
     let files: Vec<GuestFile> = arguments.files.iter().map(|file| guest_file(file)).collect();
