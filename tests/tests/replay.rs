@@ -103,7 +103,8 @@ fn shown_on_a_terminal(fifo: &Path) -> String {
             let mut shown = Vec::new();
             let mut buffer = [0; 4096];
             // More than a piece, so that something is joined while there is more to come.
-            (0..300).for_each(|number| input.write_all(lines_of_request(number).as_bytes()).expect("it reads"));
+            (0..300)
+                .for_each(|number| input.write_all(lines_of_request(number).as_bytes()).expect("it reads"));
             while !String::from_utf8_lossy(&shown).contains(" events  ") {
                 match terminal.read(&mut buffer) {
                     Ok(length @ 1..) => shown.extend_from_slice(&buffer[..length]),

@@ -150,8 +150,11 @@ impl LabelSets {
         self.last = match self.sets.iter().take(FEW_SETS).position(is_wanted) {
             Some(number) => number,
             None => {
-                let labels =
-                    Arc::new(Labels { service: service.into(), release: release.into(), group: group.into() });
+                let labels = Arc::new(Labels {
+                    service: service.into(),
+                    release: release.into(),
+                    group: group.into(),
+                });
                 self.numbers.get(&labels).copied().unwrap_or_else(|| self.insert(labels))
             }
         };

@@ -56,7 +56,8 @@ pub(super) fn plain_reading(line: &[u8]) -> Option<Event> {
         let found = pairs.iter().find(|(found, _)| found == key).map(|(_, value)| value);
         found.filter(|value| !value.is_null())
     };
-    let kind = Kind::ALL.into_iter().find(|kind| value("kind").and_then(Value::as_str) == Some(kind.name()))?;
+    let kind =
+        Kind::ALL.into_iter().find(|kind| value("kind").and_then(Value::as_str) == Some(kind.name()))?;
     let mut texts = Vec::new();
     for key in TEXT_KEYS {
         texts.push(match value(key) {
@@ -89,7 +90,10 @@ pub(super) fn plain_reading(line: &[u8]) -> Option<Event> {
 fn typed_reading(prints: &Fingerprinter, lines: &[u8]) -> (Vec<(Recorded, Labels)>, u64) {
     let batch = PieceReader::new(prints.clone()).read(&Piece::Lines(lines.to_vec()));
     let labels = |event: &Recorded| Labels::clone(&batch.labels.sets()[event.labels]);
-    (batch.events.iter().map(|event| (Recorded { labels: 0, ..*event }, labels(event))).collect(), batch.rejected)
+    (
+        batch.events.iter().map(|event| (Recorded { labels: 0, ..*event }, labels(event))).collect(),
+        batch.rejected,
+    )
 }
 
 /// The same of an event.
@@ -126,9 +130,29 @@ fn numbers() -> impl Strategy<Value = String> {
         any::<u64>().prop_map(|number| number.to_string()),
         any::<u32>().prop_map(|number| number.to_string()),
         prop::sample::select(vec![
-            "0", "-0", "00", "01", "-1", "1.0", "1.5", "1e3", "1E+2", "1e400", "0e0", "+1", ".5", "1.", "0x1", "NaN",
-            "4294967295", "4294967296", "18446744073709551615", "18446744073709551616", "-9223372036854775809",
-        ]).prop_map(str::to_owned),
+            "0",
+            "-0",
+            "00",
+            "01",
+            "-1",
+            "1.0",
+            "1.5",
+            "1e3",
+            "1E+2",
+            "1e400",
+            "0e0",
+            "+1",
+            ".5",
+            "1.",
+            "0x1",
+            "NaN",
+            "4294967295",
+            "4294967296",
+            "18446744073709551615",
+            "18446744073709551616",
+            "-9223372036854775809",
+        ])
+        .prop_map(str::to_owned),
     ]
 }
 
@@ -145,21 +169,36 @@ fn values() -> impl Strategy<Value = String> {
 /// A key with a value that more often than not is of the right type.
 fn members() -> impl Strategy<Value = String> {
     let kinds = prop::sample::select(vec![
-        r#""request""#, r#""exposure""#, r#""click""#, r#""report""#, r#""cl\u0069ck""#, r#""Click""#, r#""""#,
+        r#""request""#,
+        r#""exposure""#,
+        r#""click""#,
+        r#""report""#,
+        r#""cl\u0069ck""#,
+        r#""Click""#,
+        r#""""#,
     ]);
     let right = prop_oneof![
         kinds.prop_map(|value| format!("\"kind\":{value}")),
         numbers().prop_map(|value| format!("\"ts\":{value}")),
-        (prop::sample::select(TEXT_KEYS.to_vec()), quoted()).prop_map(|(key, value)| format!("\"{key}\":{value}")),
+        (prop::sample::select(TEXT_KEYS.to_vec()), quoted())
+            .prop_map(|(key, value)| format!("\"{key}\":{value}")),
     ];
     let any_key = prop_oneof![
         prop::sample::select(KNOWN_KEYS.to_vec()).prop_map(|key| format!("\"{key}\"")),
-        prop::sample::select(vec![r#""k\u0069nd""#, r#""t\u0073""#, r#""color""#, r#""Kind""#, r#""""#, r#""p\id""#])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            r#""k\u0069nd""#,
+            r#""t\u0073""#,
+            r#""color""#,
+            r#""Kind""#,
+            r#""""#,
+            r#""p\id""#
+        ])
+        .prop_map(str::to_owned),
         quoted(),
     ];
     let spaces = prop::sample::select(vec!["", " ", "\t", "\r "]);
-    let any_member = (any_key, spaces, values()).prop_map(|(key, space, value)| format!("{key}{space}:{space}{value}"));
+    let any_member =
+        (any_key, spaces, values()).prop_map(|(key, space, value)| format!("{key}{space}:{space}{value}"));
     prop_oneof![3 => right, 2 => any_member]
 }
 
@@ -172,7 +211,11 @@ fn lines() -> impl Strategy<Value = Vec<u8>> {
         r#"{"color":1"#,
         r#"["kind""#,
     ]);
-    let whole = (beginnings, prop::collection::vec(members(), 0..6), prop::sample::select(vec!["}", " } ", "}\r", "", "}}"]))
+    let whole = (
+        beginnings,
+        prop::collection::vec(members(), 0..6),
+        prop::sample::select(vec!["}", " } ", "}\r", "", "}}"]),
+    )
         .prop_map(|(beginning, members, end)| {
             let members: String = members.iter().map(|member| format!(",{member}")).collect();
             format!("{beginning}{members}{end}").into_bytes()

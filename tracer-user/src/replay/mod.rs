@@ -41,9 +41,7 @@ pub use line::{LineError, MAX_LINE_BYTES};
 pub use writer::write_event;
 
 use crate::domain::{Counts, Kind, Outcome};
-use crate::join::{
-    Engine, Evicted, Fingerprinter, JoinConfig, JoinEvent, LabelsKey, LabelsTable, Reports,
-};
+use crate::join::{Engine, Evicted, Fingerprinter, JoinConfig, JoinEvent, LabelsKey, LabelsTable, Reports};
 use batch::{Batch, MAX_NAMED_REJECTIONS, PieceReader, Recorded};
 use input::{Input, Packing};
 use pieces::Cut;

@@ -41,7 +41,9 @@ fn recording(lines: usize) -> String {
         match number % 10 {
             7 => text.push_str("nonsense\n"),
             8 => text.push('\n'),
-            _ => text.push_str(&format!("{{\"kind\":\"request\",\"ts\":{number},\"request_id\":\"r-{number}\"}}\n")),
+            _ => text.push_str(&format!(
+                "{{\"kind\":\"request\",\"ts\":{number},\"request_id\":\"r-{number}\"}}\n"
+            )),
         }
     }
     text

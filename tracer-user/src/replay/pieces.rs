@@ -44,7 +44,15 @@ pub(super) struct Pieces<R> {
 
 impl<R: Read> Pieces<R> {
     pub(super) fn new(input: R, piece_bytes: usize) -> Self {
-        Self { input, piece_bytes, read_bytes: 0, rest: Vec::new(), is_skipping: false, is_over: false, cut: None }
+        Self {
+            input,
+            piece_bytes,
+            read_bytes: 0,
+            rest: Vec::new(),
+            is_skipping: false,
+            is_over: false,
+            cut: None,
+        }
     }
 
     /// The next piece; `None` at the end. What was read before an error is given out first.

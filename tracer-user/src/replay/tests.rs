@@ -104,7 +104,13 @@ fn a_file_is_read_and_one_that_is_not_there_is_named() {
     std::fs::remove_file(&path).expect("remove the temporary file");
     assert!(output.contains("triple"), "{output}");
 
-    let error = run(&args(&[&path.display().to_string()]), &b""[..], Vec::new(), Vec::new(), ProgressDrawTarget::hidden());
+    let error = run(
+        &args(&[&path.display().to_string()]),
+        &b""[..],
+        Vec::new(),
+        Vec::new(),
+        ProgressDrawTarget::hidden(),
+    );
     let error = format!("{:#}", error.expect_err("the file is gone"));
     assert!(error.starts_with(&format!("open {}: No such file", path.display())), "{error}");
 }
@@ -216,10 +222,7 @@ fn a_line_that_is_no_event_is_rejected_with_its_reason() {
         "invalid value: integer `4294967296`, expected u32, column 41",
     );
     check_rejected(r#"{"kind":"request","ts":1,"ts":2}"#, "duplicate field `ts`, column 29");
-    check_rejected(
-        b"{\"kind\":\"request\",\"ts\":1,\"peer\":\"\xff\"}",
-        "not UTF-8, column 34",
-    );
+    check_rejected(b"{\"kind\":\"request\",\"ts\":1,\"peer\":\"\xff\"}", "not UTF-8, column 34");
     check_rejected(b"{\"kind\":\"request\",\"ts\":1,\"unknown\":\"\xff\"}", "not UTF-8, column 37");
 }
 

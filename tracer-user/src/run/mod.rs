@@ -5,6 +5,7 @@
 //! only one that writes; when it dies, the process ends with its reason.
 
 mod coverage;
+mod losses;
 mod publish;
 mod worker;
 
@@ -39,6 +40,7 @@ use crate::{
     telemetry::{KernelCollector, Metrics},
 };
 use coverage::Coverage;
+use losses::LossMeter;
 use publish::Publisher;
 use worker::Worker;
 
@@ -120,7 +122,9 @@ fn prepare(
     for attached in kernel.hooks() {
         tracing::info!(hook = attached.hook.name(), kind = attached.kind.name(), "attached");
     }
-    let collector = KernelCollector::new(channels.counters, metrics.received.clone()).context("metrics")?;
+    let counters = Arc::new(channels.counters);
+    let collector =
+        KernelCollector::new(Arc::clone(&counters), metrics.received.clone()).context("metrics")?;
     metrics.registry.register(Box::new(collector)).context("metrics")?;
     let status = Arc::new(Status::new(metrics.registry.clone(), clock::monotonic_ns));
 
@@ -159,7 +163,14 @@ fn prepare(
     let source: Arc<str> = config.source.as_str().into();
     let worker = Worker {
         interpreter: Interpreter::new(services, Arc::clone(&source), clock),
-        publisher: Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source)),
+        publisher: Publisher::new(
+            metrics,
+            Arc::clone(&status),
+            clock,
+            Arc::clone(&source),
+            LossMeter::new(counters),
+            config,
+        ),
         ring: channels.ring,
         source,
         kernel,

@@ -72,7 +72,7 @@ impl Worker {
             let (taken, emptied) = self.drain(&mut out)?;
             if emptied {
                 self.join.heartbeat(&self.source, now_ns, &mut out);
-                self.publisher.count(&mut out, now_ns);
+                self.publisher.count(&mut out);
             }
             self.coverage.retry(&mut self.kernel, &self.publisher.metrics, &mut self.join, &self.clock)?;
             if swept.elapsed() >= SWEEP_INTERVAL {
@@ -128,9 +128,8 @@ impl Worker {
                     if let Some(recording) = &mut self.recording {
                         recording.write(&event)?;
                     }
-                    let now_ns = event.timestamp_ns;
                     self.join.push(event, out);
-                    self.publisher.count(out, now_ns);
+                    self.publisher.count(out);
                 }
                 Reading::Process { pid, verdict, new_program } => self.follow(pid, verdict, new_program),
                 Reading::Nothing(_) => {}

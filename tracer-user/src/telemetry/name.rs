@@ -17,6 +17,8 @@ pub enum Metric {
     Requests,
     /// Share of broken links.
     BrokenLinkRatio,
+    /// Whether the ratios can be acted on.
+    WindowTrustworthy,
     /// Time from exposure to click.
     ExposureToClick,
     /// Hits of the kernel side's hooks.
@@ -55,7 +57,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -63,6 +65,7 @@ impl Metric {
         Self::LateWithoutOutcome,
         Self::Requests,
         Self::BrokenLinkRatio,
+        Self::WindowTrustworthy,
         Self::ExposureToClick,
         Self::KernelHits,
         Self::ReceivedRecords,
@@ -92,6 +95,7 @@ impl Metric {
             Self::LateWithoutOutcome => "linktracer_late_without_outcome_total",
             Self::Requests => "linktracer_requests_total",
             Self::BrokenLinkRatio => "linktracer_broken_link_ratio",
+            Self::WindowTrustworthy => "linktracer_window_trustworthy",
             Self::ExposureToClick => "linktracer_exposure_to_click_seconds",
             Self::KernelHits => "linktracer_kernel_hits_total",
             Self::ReceivedRecords => "linktracer_received_records_total",
@@ -125,7 +129,12 @@ impl Metric {
                 "Late events for which nothing was decided: what would have been broken may only have come too late."
             }
             Self::Requests => "New requests judged: exposed, unexposed or without an id.",
-            Self::BrokenLinkRatio => "Broken links / (broken + linked) of an edge over the last 15 minutes.",
+            Self::BrokenLinkRatio => {
+                "Broken links / (broken + linked) of an edge over the window (ratio.window), and what it can be at least and at most when events were lost."
+            }
+            Self::WindowTrustworthy => {
+                "1 when every ratio of the service is known well enough (ratio.trusted_width), else 0."
+            }
             Self::ExposureToClick => "Time from the exposure to the click that is linked to it.",
             Self::KernelHits => {
                 "Hits of the kernel side's hooks. For every probe, hit = the sum of the other outcomes."
