@@ -9,7 +9,7 @@ use super::ratio_window::{Explainable, Judged, RatioWindow, Tally};
 use crate::domain::{Edge, Labels, Outcome};
 
 /// Slices of the window. It moves by one of them.
-const SLICES: u64 = 60;
+const SLICES: usize = 60;
 
 type Key = (Edge, Arc<Labels>);
 
@@ -53,10 +53,10 @@ pub struct BrokenLinks {
 impl BrokenLinks {
     /// An empty window of `window_ns` nanoseconds for a join of these windows.
     pub fn new(window_ns: u64, reach: Reach) -> Self {
-        let slice_ns = (window_ns / SLICES).max(1);
-        let window_ns = slice_ns.saturating_mul(SLICES);
+        let slice_ns = (window_ns / SLICES as u64).max(1);
+        let window_ns = slice_ns.saturating_mul(SLICES as u64);
         Self {
-            window: RatioWindow::new(slice_ns, SLICES as usize),
+            window: RatioWindow::new(slice_ns, SLICES),
             losses: LossLog::new(reach, window_ns, slice_ns),
             repeats: window_ns.checked_div(reach.click_window_ns).map_or(u64::MAX, |whole| whole + 1),
             last: None,
