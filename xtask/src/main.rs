@@ -1,10 +1,11 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `test`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `test`, `bench`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
+mod bench;
 mod cargo;
 mod command;
 mod demo;
@@ -38,6 +39,8 @@ enum Task {
     Vm(vm::Arguments),
     /// Formatting and lints, of both sides
     Lint,
+    /// Measure how fast it is; the figures in docs/performance.md come from here
+    Bench(bench::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::main(&arguments).map(|never| match never {}),
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
+        Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
     };
     result.unwrap_or_else(|error| {
