@@ -117,7 +117,7 @@ fn a_file_is_read_and_one_that_is_not_there_is_named() {
 
 #[test]
 fn the_defaults_are_those_of_the_join() {
-    assert_eq!(args(&["-"]).join_config(), JoinConfig::default());
+    assert_eq!(args(&["-"]).join.join_config(), JoinConfig::default());
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn the_options_reach_the_join() {
         "16MiB",
         "--reports",
     ];
-    let config = args(&options).join_config();
+    let config = args(&options).join.join_config();
     assert_eq!(config.exposure_window_ns, 3_600_000_000_000);
     assert_eq!(config.click_window_ns, 2_000_000_000);
     assert_eq!(config.report_window_ns, 3_000_000);
