@@ -9,8 +9,6 @@ use tracer_user::join::{
     Fingerprinter, ItemPrint, JoinConfig, JoinEvent, LabelsKey, RequestPrint, SourcePrint,
 };
 
-/// Items shown for a request.
-pub const EXPOSURES_PER_REQUEST: u64 = 20;
 const SECOND_NS: u64 = 1_000_000_000;
 /// 2023-11-14, so that times have all their digits.
 const START_NS: u64 = 1_700_000_000 * SECOND_NS;
@@ -20,6 +18,8 @@ const START_NS: u64 = 1_700_000_000 * SECOND_NS;
 pub struct Shape {
     /// Exposures that are remembered at once when the click window has filled up.
     pub pending: u64,
+    /// Items shown for a request.
+    pub exposures: u64,
     /// The exposures of a request are spread over this long after it.
     pub spread_ns: u64,
     /// Events arrive up to this much after they happened.
@@ -31,18 +31,18 @@ pub struct Shape {
 impl Shape {
     /// 20 exposures over ten seconds, arriving up to 50 ms late.
     pub fn usual(pending: u64) -> Self {
-        Self { pending, spread_ns: 10 * SECOND_NS, jitter_ns: SECOND_NS / 20, is_clean: false }
+        Self { pending, exposures: 20, spread_ns: 10 * SECOND_NS, jitter_ns: SECOND_NS / 20, is_clean: false }
     }
 
     /// Time between two requests, in nanoseconds.
     fn request_gap_ns(&self) -> u64 {
         let retention_ns = JoinConfig::default().click_window_ns;
-        (retention_ns / (self.pending / EXPOSURES_PER_REQUEST).max(1)).max(1)
+        (retention_ns / (self.pending / self.exposures).max(1)).max(1)
     }
 
     /// Events that are needed to fill the click window.
     pub fn events_to_fill(&self) -> u64 {
-        self.pending + self.pending / EXPOSURES_PER_REQUEST + self.pending * 3 / 100
+        self.pending + self.pending / self.exposures + self.pending * 3 / 100
     }
 }
 
@@ -115,9 +115,9 @@ impl Workload {
         if self.happens(10) {
             self.send(Kind::Request, request_ns + SECOND_NS / 2, request, ItemPrint::MISSING);
         }
-        for item in 0..EXPOSURES_PER_REQUEST {
+        for item in 0..self.shape.exposures {
             let exposure_ns = request_ns + 1_000_000 + self.below(self.shape.spread_ns);
-            let number = self.below(1_000_000) * EXPOSURES_PER_REQUEST + item;
+            let number = self.below(1_000_000) * self.shape.exposures + item;
             let item = self.prints.item(&format!("item-{number}"));
             let is_lost = self.happens(5);
             if !is_lost {

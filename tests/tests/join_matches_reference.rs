@@ -1,13 +1,15 @@
 //! The join against a second, naive implementation of docs/semantics.md, over random histories.
 //!
-//! `PROPTEST_CASES` sets how many histories are tried. A failure prints the smallest history that
-//! still fails.
+//! `PROPTEST_CASES` sets how many histories are tried; without it there are as many as CI needs, and with
+//! `cargo xtask test --long` twenty times as many. A failure prints the smallest history that still fails.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use tests::reference::{self, Input};
 use tracer_user::domain::{Counts, Edge, Event, Kind, Labels, LinkOutcome, Outcome, TripleOutcome};
 use tracer_user::join::{Join, JoinConfig, Reports, Snapshot, SnapshotSegment};
@@ -20,7 +22,10 @@ fn runner_config() -> ProptestConfig {
     let defaults = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => defaults,
-        None => ProptestConfig { cases: 1500, ..defaults },
+        None if std::env::var_os("LINKTRACER_LONG_TESTS").is_some() => {
+            ProptestConfig { cases: 200_000, ..defaults }
+        }
+        None => ProptestConfig { cases: 10_000, ..defaults },
     }
 }
 
@@ -225,6 +230,45 @@ proptest! {
             prop_assert!(with_memory.contains(&link), "{link:?} is broken only without memory");
         }
     }
+}
+
+/// Else the histories would not test what they are there for.
+#[test]
+fn the_histories_come_to_every_outcome() {
+    let mut runner = TestRunner::deterministic();
+    let mut counts = Counts::default();
+    for _ in 0..2000 {
+        let (config, inputs) =
+            (join_configs(), histories()).new_tree(&mut runner).expect("nothing is filtered out").current();
+        counts.extend(&reference::join(&config, &inputs));
+    }
+    let edges = counts.edges;
+    let (exposures, clicks) = (edges.request_exposure, edges.exposure_click);
+    let reached = [
+        [exposures.linked, exposures.orphan, exposures.missing_id, exposures.unseen],
+        [clicks.linked, clicks.mismatch, clicks.orphan, clicks.missing_id],
+        [clicks.unseen, edges.triple.complete, edges.triple.broken, edges.triple.unseen],
+        [
+            edges.click_report.reported,
+            edges.click_report.unreported,
+            counts.requests.exposed,
+            counts.requests.unexposed,
+        ],
+        [
+            counts.requests.missing_id,
+            counts.duplicate.request,
+            counts.duplicate.exposure,
+            counts.duplicate.click,
+        ],
+        Kind::ALL.map(|kind| counts.late[kind]),
+        [
+            counts.late_without_outcome.request,
+            counts.late_without_outcome.exposure,
+            counts.late_without_outcome.click,
+            counts.evicted.request,
+        ],
+    ];
+    assert!(reached.iter().flatten().all(|count| *count >= 20), "{counts:?}");
 }
 
 /// Tells the outcomes of each event from those of the others.

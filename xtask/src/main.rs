@@ -39,10 +39,10 @@ enum Task {
     Vm(vm::Arguments),
     /// Formatting and lints, of both sides
     Lint,
-    /// Measure how fast it is; the figures in docs/performance.md come from here
-    Bench(bench::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
+    /// Measure the join on one core (speed, memory and steps, beside a plain join), or `replay`
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -51,8 +51,8 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::main(&arguments).map(|never| match never {}),
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
-        Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
+        Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
