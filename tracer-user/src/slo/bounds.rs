@@ -125,7 +125,8 @@ impl Reach {
             Edge::ExposureClick => [None, Some(click_window_ns), Some(click_window_ns), None],
             Edge::ClickReport => [None, None, Some(click_window_ns), Some(0)],
             Edge::Triple => [
-                Some(sum(&[exposure_window_ns, click_window_ns, skew_ns])),
+                // A click of a repetition of an exposure of the request.
+                Some(sum(&[exposure_window_ns, click_window_ns, click_window_ns, skew_ns])),
                 Some(sum(&[click_window_ns, click_window_ns])),
                 Some(click_window_ns),
                 None,

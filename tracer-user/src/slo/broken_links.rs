@@ -280,7 +280,8 @@ mod tests {
         links.count(&orphan);
         links.lose(9_990, 10_010, Losses { uncounted: true, ..Losses::default() });
         assert_eq!(links.ratios(10_020, &Waiting::default())[0].bounds, Some(Bounds::UNKNOWN));
-        assert!(links.is_doubtful(28_010));
-        assert!(!links.is_doubtful(28_011));
+        // Twice the click window, the exposure window and the skew, and the window.
+        assert!(links.is_doubtful(28_611));
+        assert!(!links.is_doubtful(28_612));
     }
 }

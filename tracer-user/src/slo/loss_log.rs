@@ -102,12 +102,12 @@ mod tests {
         // An exposure at 200 is in the window until 1200.
         assert_eq!(log.active(Edge::RequestExposure, 1200), one);
         assert_eq!(log.active(Edge::RequestExposure, 1201), None);
-        // A click at 100 + 100 + 300 + 1.
-        assert_eq!(log.active(Edge::Triple, 1501), one);
-        assert_eq!(log.active(Edge::Triple, 1502), None);
-        log.forget(1700);
+        // A click at 100 + 100 + 300 + 300 + 1.
+        assert_eq!(log.active(Edge::Triple, 1801), one);
+        assert_eq!(log.active(Edge::Triple, 1802), None);
+        log.forget(1801);
         assert_eq!(log.entries.len(), 1);
-        log.forget(1701);
+        log.forget(1802);
         assert_eq!(log.entries.len(), 0);
     }
 
