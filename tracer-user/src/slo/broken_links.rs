@@ -165,7 +165,7 @@ mod tests {
     use crate::domain::{LinkOutcome, Subject, TripleOutcome};
 
     const REACH: Reach =
-        Reach { exposure_window_ns: 600, click_window_ns: 6000, report_window_ns: 60, skew_ns: 1 };
+        Reach { exposure_window_ns: 600, click_window_ns: 7000, report_window_ns: 60, skew_ns: 1 };
 
     fn link(edge: Edge, outcome: LinkOutcome, causes: [u64; 2]) -> Outcome {
         let subject = Subject { timestamp_ns: 10_000, causes };
@@ -281,7 +281,7 @@ mod tests {
         links.lose(9_990, 10_010, Losses { uncounted: true, ..Losses::default() });
         assert_eq!(links.ratios(10_020, &Waiting::default())[0].bounds, Some(Bounds::UNKNOWN));
         // Twice the click window, the exposure window and the skew, and the window.
-        assert!(links.is_doubtful(28_611));
-        assert!(!links.is_doubtful(28_612));
+        assert!(links.is_doubtful(30_611));
+        assert!(!links.is_doubtful(30_612));
     }
 }
