@@ -78,6 +78,7 @@ fn the_example_has_every_key_that_the_parser_knows_and_no_other() {
         ("", "QQQQ: 1"),
         ("join.", "join: { QQQQ: 1 }"),
         ("discover.", "discover: { QQQQ: 1 }"),
+        ("ratio.", "ratio: { QQQQ: 1 }"),
         ("services[].", "services: [{ QQQQ: 1 }]"),
         ("services[].match.", "services: [{ match: { QQQQ: 1 } }]"),
         ("services[].request.", "services: [{ request: { QQQQ: 1 } }]"),
@@ -108,6 +109,7 @@ fn the_example_is_accepted_and_its_default_values_are_the_defaults() {
     assert_eq!(example.services[0].suspicious_after, smallest.services[0].suspicious_after);
     assert_eq!(example.discover.hold_exec, smallest.discover.hold_exec);
     assert_eq!(example.discover.hold_limit, smallest.discover.hold_limit);
+    assert_eq!(example.ratio, smallest.ratio);
     let exe = example.services[0].processes.exe.as_ref().expect("the example matches by executable");
     assert!(exe.matches("/usr/bin/recommend") && exe.matches("/usr/bin/recommend-v2"));
     assert!(!exe.matches("/usr/bin/other") && !exe.matches("/usr/bin/recommend-v2/x"));

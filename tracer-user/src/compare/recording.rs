@@ -17,15 +17,13 @@ use crate::{
 pub(super) fn gather(args: &CompareArgs, file: &Path, errors: impl Write) -> Result<Gathered> {
     let (mut stable, mut canary) = (Arm::default(), Arm::default());
     let mut conditions = Conditions::default();
-    let progress = replay::ProgressDrawTarget::stderr();
-    let (counts, end) = replay::join_file(&args.join, file, errors, progress, |outcome, table| {
+    let rejected = replay::join_file(&args.join, file, errors, |outcome| {
         match outcome {
             Outcome::Received { .. } => conditions.events += 1,
             Outcome::LateWithoutOutcome { .. } => conditions.unjudged += 1,
             _ => {}
         }
         let (Outcome::Link { labels, .. } | Outcome::Triple { labels, .. }) = outcome else { return };
-        let labels = table.get(*labels);
         if args.service.as_ref().is_some_and(|service| **service != *labels.service) {
             return;
         }
@@ -35,13 +33,11 @@ pub(super) fn gather(args: &CompareArgs, file: &Path, errors: impl Write) -> Res
             }
         }
     })?;
-    // A comparison of the first part of a recording would look like one of all of it.
-    end?;
-    conditions.lost = counts.rejected;
+    conditions.lost = rejected;
     Ok(Gathered { stable, canary, conditions, origin: file.display().to_string() })
 }
 
-fn count<L>(arm: &mut Arm, outcome: &Outcome<L>) {
+fn count(arm: &mut Arm, outcome: &Outcome) {
     match outcome {
         Outcome::Link { edge: Edge::RequestExposure, outcome, .. } => {
             arm.exposures += 1;

@@ -5,8 +5,8 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 use super::{
     Abi, Collector, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, DEFAULT_SUSPICIOUS_AFTER,
     Direction, DiscoverSettings, HookChoice, JoinSettings, LabelSource, MAX_MEMORY_LIMIT_BYTES,
-    MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe,
-    SdkArgs, SdkProbe, Service, Target,
+    MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, RatioSettings,
+    ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service, Target,
     reader::{Fields, Node, Reader},
     units,
 };
@@ -24,6 +24,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
             "discover",
             "services",
             "join",
+            "ratio",
         ],
     );
     let source = fields.optional("source").and_then(|node| reader.text(&node));
@@ -35,6 +36,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
     let discover = fields.optional("discover").map(|node| discover(reader, &node));
     let services = fields.required(reader, "services").map(|node| services(reader, &node));
     let join = fields.optional("join").map(|node| join(reader, &node));
+    let ratio = fields.optional("ratio").map(|node| ratio(reader, &node));
     Config {
         source: source.unwrap_or_else(host_name),
         listen: listen.unwrap_or(DEFAULT_LISTEN),
@@ -45,6 +47,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
         discover: discover.unwrap_or_default(),
         services: services.unwrap_or_default(),
         join: join.unwrap_or_default(),
+        ratio: ratio.unwrap_or_default(),
     }
 }
 
@@ -238,6 +241,31 @@ fn join(reader: &mut Reader, node: &Node<'_, '_>) -> JoinSettings {
         settings.memory_limit = limit;
     }
     settings
+}
+
+fn ratio(reader: &mut Reader, node: &Node<'_, '_>) -> RatioSettings {
+    let fields = reader.map(node, &["window", "trusted_width"]);
+    let mut settings = RatioSettings::default();
+    if let Some(window) = fields.optional("window").and_then(|node| reader.parsed(&node, ratio_window)) {
+        settings.window = window;
+    }
+    if let Some(width) =
+        fields.optional("trusted_width").and_then(|node| reader.parsed(&node, units::percent))
+    {
+        settings.trusted_width = width;
+    }
+    settings
+}
+
+fn ratio_window(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+    let window = units::duration(text)?;
+    if (SHORTEST..=LONGEST).contains(&window) {
+        Ok(window)
+    } else {
+        Err(format!("{text} is out of range; `1s` to `24h`"))
+    }
 }
 
 fn set_duration(reader: &mut Reader, fields: &Fields<'_, '_>, name: &str, slot: &mut Duration) {

@@ -47,6 +47,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// `join`: windows and limits.
     pub join: JoinSettings,
+    /// `ratio`: the broken-link ratio over time.
+    pub ratio: RatioSettings,
 }
 
 /// How processes are found.
@@ -241,6 +243,21 @@ impl Default for JoinSettings {
             skew: Duration::from_millis(100),
             memory_limit: 1 << 30,
         }
+    }
+}
+
+/// The broken-link ratio over time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RatioSettings {
+    /// `window`: over how long it is taken. Default 15 min.
+    pub window: Duration,
+    /// `trusted_width`: how far its bounds may be apart for it to be trustworthy, as a share. Default 1 %.
+    pub trusted_width: f64,
+}
+
+impl Default for RatioSettings {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(900), trusted_width: 0.01 }
     }
 }
 

@@ -273,10 +273,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::Labels;
+    use crate::domain::{Labels, Subject};
 
     fn link(edge: Edge, outcome: LinkOutcome) -> Outcome {
-        Outcome::Link { edge, outcome, delay_ns: None, labels: Arc::new(Labels::default()) }
+        Outcome::Link {
+            edge,
+            outcome,
+            subject: Subject::default(),
+            delay_ns: None,
+            labels: Arc::new(Labels::default()),
+        }
     }
 
     #[test]

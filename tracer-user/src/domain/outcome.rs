@@ -144,6 +144,26 @@ impl RequestOutcome {
     }
 }
 
+/// The event that a link or a triple is about, as far as it matters which one it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Subject {
+    /// When it happened, in nanoseconds since the Unix epoch.
+    pub timestamp_ns: u64,
+    /// Stand for the events that would make the link whole, had they only been lost: links with the
+    /// same number in the same place wait for the same event. 0: no such event would. In the first
+    /// place the request (on `request_exposure` and the triple) or the report of the process (on
+    /// `click_report`), in the second one the exposure of the item (on `exposure_click` and the triple).
+    /// A link that is whole may have none.
+    pub causes: [u64; 2],
+}
+
+impl Subject {
+    /// An event at this time that nothing can explain, or that needs no explanation.
+    pub const fn at(timestamp_ns: u64) -> Self {
+        Self { timestamp_ns, causes: [0, 0] }
+    }
+}
+
 /// One decision of the join. The labels are always those of the event that is judged: the exposure
 /// on `request_exposure`; the click on `exposure_click`, `click_report` and the triple. `L` is how
 /// they are given: shared, or as a small key that stands for them.
@@ -199,6 +219,8 @@ pub enum Outcome<L = Arc<Labels>> {
         edge: Edge,
         /// The judgement.
         outcome: LinkOutcome,
+        /// The event that is judged.
+        subject: Subject,
         /// Time from the earlier end to the later one in nanoseconds, for a `Linked` outcome; 0 when
         /// the clocks disagree within the tolerance.
         delay_ns: Option<u64>,
@@ -209,6 +231,8 @@ pub enum Outcome<L = Arc<Labels>> {
     Triple {
         /// The judgement.
         outcome: TripleOutcome,
+        /// The click.
+        subject: Subject,
         /// Counted under.
         labels: L,
     },
@@ -226,10 +250,12 @@ impl<L> Outcome<L> {
             }
             Self::Evicted { kind, labels } => Outcome::Evicted { kind, labels: map(labels) },
             Self::Request { outcome, labels } => Outcome::Request { outcome, labels: map(labels) },
-            Self::Link { edge, outcome, delay_ns, labels } => {
-                Outcome::Link { edge, outcome, delay_ns, labels: map(labels) }
+            Self::Link { edge, outcome, subject, delay_ns, labels } => {
+                Outcome::Link { edge, outcome, subject, delay_ns, labels: map(labels) }
             }
-            Self::Triple { outcome, labels } => Outcome::Triple { outcome, labels: map(labels) },
+            Self::Triple { outcome, subject, labels } => {
+                Outcome::Triple { outcome, subject, labels: map(labels) }
+            }
         }
     }
 }

@@ -266,8 +266,10 @@ impl Engine {
             self.end_exposure(pair_key, exposure_ns, false, out);
         }
         for pair_key in pairs {
-            while let Some(click) = self.open.pairs.get_mut(pair_key).and_then(Pair::pop_waiting_click) {
-                self.end_click(pair_key, click, LinkOutcome::Unseen, out);
+            while let Some((click_ns, click)) =
+                self.open.pairs.get_mut(pair_key).and_then(Pair::pop_waiting_click)
+            {
+                self.end_click(pair_key, click_ns, click, LinkOutcome::Unseen, out);
             }
         }
     }

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::engine::Engine;
-use super::event::{JoinEvent, LabelsKey, SourcePrint};
+use super::event::{JoinEvent, LabelsKey, SourcePrint, click_of_process};
 use super::open::{Decision, Key, Timeline, Waiting};
 use super::time::Until;
-use crate::domain::{Edge, LinkOutcome, Outcome};
+use crate::domain::{Edge, LinkOutcome, Outcome, Subject};
 
 /// The reports of one process, and its clicks that none of them covers yet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -51,9 +51,9 @@ impl Engine {
         let Some(process) = self.processes.get_mut(process_key) else { return };
         self.processes_held_bytes += process.reports.insert(timestamp_ns, ());
         let from_ns = timestamp_ns.saturating_sub(window_ns);
-        for (_, Waiting { labels, .. }) in process.waiting_clicks.drain_in(from_ns, timestamp_ns) {
+        for (click_ns, Waiting { labels, .. }) in process.waiting_clicks.drain_in(from_ns, timestamp_ns) {
             self.pending.click_reports -= 1;
-            out.push(link(LinkOutcome::Reported, labels));
+            out.push(link(LinkOutcome::Reported, Subject::at(click_ns), labels));
         }
     }
 
@@ -67,7 +67,7 @@ impl Engine {
         let process_key = self.process((source, pid), deadline_ns);
         let Some(process) = self.processes.get_mut(process_key) else { return };
         if process.reports.any_in(timestamp_ns, deadline_ns) {
-            out.push(link(LinkOutcome::Reported, labels));
+            out.push(link(LinkOutcome::Reported, Subject::at(timestamp_ns), labels));
         } else if deadline_ns >= self.now_ns {
             self.processes_held_bytes +=
                 process.waiting_clicks.insert(timestamp_ns, Waiting { labels, late });
@@ -85,7 +85,7 @@ impl Engine {
         while let Some((click_ns, Waiting { labels, late })) = process.waiting_clicks.pop_if(is_due) {
             self.pending.click_reports -= 1;
             if !late && !self.doubts.is_click_in_doubt(&self.config, click_ns) {
-                out.push(link(LinkOutcome::Unreported, labels));
+                out.push(link(LinkOutcome::Unreported, click_of_process(click_ns, process.id), labels));
             }
         }
     }
@@ -156,6 +156,6 @@ impl Engine {
     }
 }
 
-fn link(outcome: LinkOutcome, labels: LabelsKey) -> Decision {
-    Outcome::Link { edge: Edge::ClickReport, outcome, delay_ns: None, labels }
+fn link(outcome: LinkOutcome, subject: Subject, labels: LabelsKey) -> Decision {
+    Outcome::Link { edge: Edge::ClickReport, outcome, subject, delay_ns: None, labels }
 }

@@ -30,6 +30,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ pub struct ReplayArgs {
     pub join: JoinArgs,
 }
 
-/// How recorded events are joined: the options of the windows.
+/// How recorded events are joined: the windows and what else the join is told.
 #[derive(Debug, Clone, Args)]
 pub struct JoinArgs {
     /// Longest time from a request to its exposures.
@@ -171,12 +172,15 @@ pub fn run(
     errors: impl Write,
     progress: ProgressDrawTarget,
 ) -> anyhow::Result<()> {
-    let unvisited = |_: &Outcome<LabelsKey>, _: &LabelsTable| {};
-    let (counts, end) = if args.file == Path::new("-") {
-        replay(&args.join, "stdin", input, errors, Progress::new(progress, None), unvisited)?
+    let mut counts = Counts::default();
+    let visit = |outcome: &Outcome<LabelsKey>, _: &LabelsTable| counts.apply(outcome);
+    let Joined { rejected, end } = if args.file == Path::new("-") {
+        join_input(&args.join, "stdin", input, errors, Progress::new(progress, None), visit)?
     } else {
-        join_file(&args.join, &args.file, errors, progress, unvisited)?
+        let (name, file, length) = open(&args.file)?;
+        join_input(&args.join, &name, file, errors, Progress::new(progress, length), visit)?
     };
+    counts.rejected = rejected;
     match args.output {
         OutputFormat::Text => output.write_all(table::render(&counts).as_bytes()),
         OutputFormat::Json => {
@@ -189,49 +193,66 @@ pub fn run(
     end
 }
 
-/// The counts, and whether the input could be read to its end.
-type Joined = (Counts, anyhow::Result<()>);
-
-/// Joins every line of the file and hands each outcome to `visit`, with the table that its labels are in.
+/// Joins every line of the file, hands each outcome to `visit`, names what was rejected on `errors`, and
+/// returns how many lines that were.
 ///
 /// # Errors
-/// The file cannot be opened.
-pub(crate) fn join_file(
+/// The file cannot be read to its end. The outcomes of what was read were handed over.
+pub fn join_file(
     args: &JoinArgs,
     path: &Path,
     errors: impl Write,
-    progress: ProgressDrawTarget,
-    visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable),
-) -> anyhow::Result<Joined> {
+    mut visit: impl FnMut(&Outcome),
+) -> anyhow::Result<u64> {
+    let (name, file, _) = open(path)?;
+    let progress = Progress::new(ProgressDrawTarget::hidden(), None);
+    let joined = join_input(args, &name, file, errors, progress, |outcome, labels| {
+        visit(&outcome.map_labels(|key| Arc::clone(labels.get(key))));
+    })?;
+    joined.end.map(|()| joined.rejected)
+}
+
+/// The file, its name for messages, and its length in bytes where it has one.
+fn open(path: &Path) -> anyhow::Result<(String, File, Option<u64>)> {
     let name = path.display().to_string();
     let file = File::open(path).with_context(|| format!("open {name}"))?;
     let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
-    replay(args, &name, file, errors, Progress::new(progress, length), visit)
+    Ok((name, file, length))
 }
 
-/// Joins every line of `input`.
-fn replay(
+/// What is said of an input beside its outcomes.
+struct Joined {
+    /// Lines that are no events.
+    rejected: u64,
+    /// Whether it could be read to its end.
+    end: anyhow::Result<()>,
+}
+
+/// Joins every line of `input` and hands each outcome to `visit`.
+fn join_input(
     args: &JoinArgs,
     name: &str,
     input: impl Read + Send,
     mut errors: impl Write,
     progress: Progress,
-    visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable),
+    mut visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable),
 ) -> anyhow::Result<Joined> {
     let Input { packing, bytes, taken } = Input::open(input).with_context(|| format!("read {name}"))?;
-    let mut replay = Replay::new(args, visit);
+    let mut replay = Replay::new(args);
     let reader = PieceReader::new(Fingerprinter::random());
     let end = pipeline::run(bytes, pipeline::PIECE_BYTES, pipeline::parsers(), &reader, |batch| {
         progress.advance(taken.load(Ordering::Relaxed), batch.events.len());
-        replay.take(&batch, |line, reason| {
+        replay.name_rejected(&batch, |line, reason| {
             // Whoever closed the error stream does not want to know.
             progress.aside(|| drop(writeln!(errors, "{name}:{line}: {reason}")));
         });
+        replay.take(&batch, &mut visit);
     });
     progress.finish();
     let end = end.map_err(|cut| replay.describe(&cut, name, packing));
-    let (counts, evicted) = replay.finish();
-    if let Some(unnamed @ 1..) = counts.rejected.checked_sub(MAX_NAMED_REJECTIONS as u64) {
+    let rejected = replay.rejected;
+    let evicted = replay.finish(visit);
+    if let Some(unnamed @ 1..) = rejected.checked_sub(MAX_NAMED_REJECTIONS as u64) {
         let _ = writeln!(errors, "{name}: {unnamed} more lines were rejected");
     }
     if evicted != Evicted::default() {
@@ -243,21 +264,20 @@ fn replay(
              to them is unseen; --memory-limit raises it"
         );
     }
-    Ok((counts, end))
+    Ok(Joined { rejected, end })
 }
 
 /// The join of what was read so far.
-struct Replay<V> {
-    visit: V,
+struct Replay {
     engine: Engine,
     labels: LabelsTable,
-    counts: Counts,
     decisions: Vec<Outcome<LabelsKey>>,
     lines: u64,
+    rejected: u64,
 }
 
-impl<V: FnMut(&Outcome<LabelsKey>, &LabelsTable)> Replay<V> {
-    fn new(args: &JoinArgs, visit: V) -> Self {
+impl Replay {
+    fn new(args: &JoinArgs) -> Self {
         let config = args.join_config();
         let labels = LabelsTable::new(config.reports.clone());
         let mut engine = Engine::new(config);
@@ -265,18 +285,21 @@ impl<V: FnMut(&Outcome<LabelsKey>, &LabelsTable)> Replay<V> {
             engine.set_horizon(Kind::Request, start_ns);
             engine.set_horizon(Kind::Exposure, start_ns);
         }
-        Self { visit, engine, labels, counts: Counts::default(), decisions: Vec::new(), lines: 0 }
+        Self { engine, labels, decisions: Vec::new(), lines: 0, rejected: 0 }
     }
 
-    /// Joins the events of a batch; the first rejected lines are named to `name_rejected`.
-    fn take(&mut self, batch: &Batch, mut name_rejected: impl FnMut(u64, &LineError)) {
-        let named_before = self.counts.rejected;
-        for ((line, reason), number) in batch.named.iter().zip(named_before..) {
+    /// Names the rejected lines of a batch that is taken next, as long as there are few.
+    fn name_rejected(&self, batch: &Batch, mut name: impl FnMut(u64, &LineError)) {
+        for ((line, reason), number) in batch.named.iter().zip(self.rejected..) {
             if number < MAX_NAMED_REJECTIONS as u64 {
-                name_rejected(self.lines + line, reason);
+                name(self.lines + line, reason);
             }
         }
-        self.counts.rejected += batch.rejected;
+    }
+
+    /// Joins the events of a batch.
+    fn take(&mut self, batch: &Batch, visit: &mut impl FnMut(&Outcome<LabelsKey>, &LabelsTable)) {
+        self.rejected += batch.rejected;
         self.lines += batch.lines;
         let keys: Vec<_> = batch.labels.sets().iter().map(|labels| self.labels.key(labels)).collect();
         for event in &batch.events {
@@ -284,23 +307,15 @@ impl<V: FnMut(&Outcome<LabelsKey>, &LabelsTable)> Replay<V> {
             let (labels, wants_report) = keys[labels];
             let event = JoinEvent { timestamp_ns, request, item, source, pid, labels, kind, wants_report };
             self.engine.push(event, &mut self.decisions);
-            self.count();
+            self.decisions.drain(..).for_each(|decision| visit(&decision, &self.labels));
         }
     }
 
-    fn count(&mut self) {
-        for decision in &self.decisions {
-            self.counts.apply(decision);
-            (self.visit)(decision, &self.labels);
-        }
-        self.decisions.clear();
-    }
-
-    /// Lets every window run out. Returns the counts, and what was given up to keep the memory limit.
-    fn finish(mut self) -> (Counts, Evicted) {
+    /// Lets every window run out. Returns what was given up to keep the memory limit.
+    fn finish(mut self, mut visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable)) -> Evicted {
         self.engine.finish(&mut self.decisions);
-        self.count();
-        (self.counts, self.engine.evicted())
+        self.decisions.iter().for_each(|decision| visit(decision, &self.labels));
+        self.engine.evicted()
     }
 
     /// Why and where reading ended before its time, for a person.

@@ -6,6 +6,7 @@
 
 mod coverage;
 mod expected;
+mod losses;
 mod privileges;
 mod publish;
 mod suspicion;
@@ -45,6 +46,7 @@ use crate::{
     telemetry::{KernelCollector, Metrics},
 };
 use coverage::Coverage;
+use losses::LossMeter;
 use publish::Publisher;
 use suspicion::Suspicion;
 use worker::Worker;
@@ -126,7 +128,9 @@ fn prepare(
     for attached in kernel.hooks() {
         tracing::info!(hook = attached.hook.name(), kind = attached.kind.name(), "attached");
     }
-    let collector = KernelCollector::new(channels.counters, metrics.received.clone()).context("metrics")?;
+    let counters = Arc::new(channels.counters);
+    let collector =
+        KernelCollector::new(Arc::clone(&counters), metrics.received.clone()).context("metrics")?;
     metrics.registry.register(Box::new(collector)).context("metrics")?;
     let status = Arc::new(Status::new(&config.source, metrics.registry.clone(), clock::monotonic_ns));
 
@@ -159,7 +163,14 @@ fn prepare(
         answers: answers.context("cannot start the thread that looks up names")?,
         collectors: BTreeSet::new(),
         readings: Vec::new(),
-        publisher: Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source)),
+        publisher: Publisher::new(
+            metrics,
+            Arc::clone(&status),
+            clock,
+            Arc::clone(&source),
+            LossMeter::new(counters),
+            config,
+        ),
         ring: channels.ring,
         source,
         kernel,

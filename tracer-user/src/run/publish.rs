@@ -8,20 +8,18 @@ use std::{
 
 use tracer_common::counters::Hook;
 
-use super::{coverage::Coverage, suspicion::Suspicion};
+use super::{coverage::Coverage, losses::LossMeter, suspicion::Suspicion};
 use crate::{
+    config::{Config, Service},
     discover::{Answer, Processes},
-    domain::{Edge, Kind, Labels, Outcome},
+    domain::{Edge, Kind, Outcome},
     export::http::{ProbeState, Status},
     ingest::{clock::Clock, interpret::Reading},
     join::{Evicted, Join},
-    slo::{RatioWindow, Tally},
+    slo::{BrokenLinks, Ratio, Reach, Waiting},
     telemetry::{Metrics, RECEIVED_EVENT, RECEIVED_PROCESS},
 };
 
-/// The ratio's window: 60 slices of 15 s are 15 minutes.
-const SLICE_NS: u64 = 15_000_000_000;
-const SLICES: usize = 60;
 /// The slower gauges are set this often.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -33,21 +31,44 @@ pub(super) struct Publisher {
     status: Arc<Status>,
     clock: Clock,
     source: Arc<str>,
-    window: RatioWindow<(Edge, Arc<Labels>)>,
+    links: BrokenLinks,
+    losses: LossMeter,
+    /// What was lost since the last publication was lost after this time.
+    losses_after_ns: u64,
+    services: Vec<Service>,
+    /// A window is trustworthy when its bounds are no further apart than this.
+    trusted_width: f64,
     published: BTreeSet<RatioKey>,
     evicted: Evicted,
     last: Option<Instant>,
 }
 
 impl Publisher {
-    pub(super) fn new(metrics: Metrics, status: Arc<Status>, clock: Clock, source: Arc<str>) -> Self {
-        let window = RatioWindow::new(SLICE_NS, SLICES);
+    pub(super) fn new(
+        metrics: Metrics,
+        status: Arc<Status>,
+        clock: Clock,
+        source: Arc<str>,
+        losses: LossMeter,
+        config: &Config,
+    ) -> Self {
+        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let reach = Reach {
+            exposure_window_ns: ns(config.join.exposure_window),
+            click_window_ns: ns(config.join.click_window),
+            report_window_ns: ns(config.join.report_window),
+            skew_ns: ns(config.join.skew),
+        };
         Self {
             metrics,
             status,
             clock,
             source,
-            window,
+            links: BrokenLinks::new(ns(config.ratio.window), reach),
+            losses,
+            losses_after_ns: 0,
+            services: config.services.clone(),
+            trusted_width: config.ratio.trusted_width,
             published: BTreeSet::new(),
             evicted: Evicted::default(),
             last: None,
@@ -55,7 +76,10 @@ impl Publisher {
     }
 
     /// Counts what became of a record.
-    pub(super) fn count_reading(&self, hook: Hook, reading: &Reading) {
+    pub(super) fn count_reading(&mut self, hook: Hook, reading: &Reading) {
+        if let Reading::Nothing(reason) = reading {
+            self.losses.note(hook, *reason);
+        }
         let outcome = match reading {
             Reading::Event(_) => RECEIVED_EVENT,
             Reading::Process { .. } => RECEIVED_PROCESS,
@@ -84,17 +108,10 @@ impl Publisher {
     }
 
     /// Counts outcomes and takes them out of `out`.
-    pub(super) fn count(&mut self, out: &mut Vec<Outcome>, now_ns: u64) {
+    pub(super) fn count(&mut self, out: &mut Vec<Outcome>) {
         for outcome in out.drain(..) {
             self.metrics.count(&outcome);
-            let (edge, broken, labels) = match outcome {
-                Outcome::Link { edge, outcome, labels, .. } => (edge, outcome.is_broken(), labels),
-                Outcome::Triple { outcome, labels } => (Edge::Triple, outcome.is_broken(), labels),
-                _ => continue,
-            };
-            if let Some(broken) = broken {
-                self.window.add(now_ns, &(edge, labels), broken);
-            }
+            self.links.count(&outcome);
         }
     }
 
@@ -119,7 +136,7 @@ impl Publisher {
             return;
         }
         self.last = Some(Instant::now());
-        self.publish_ratios(now_ns);
+        self.publish_ratios(join, now_ns);
         self.metrics.set_clock_step(self.clock.step_ns());
         self.metrics.set_state_bytes(join.memory_bytes());
         for (service, count) in processes.count_by_service() {
@@ -153,20 +170,48 @@ impl Publisher {
     }
 
     /// The ratio of an edge is that of all groups of a release together.
-    fn publish_ratios(&mut self, now_ns: u64) {
-        let mut sums: BTreeMap<RatioKey, Tally> = BTreeMap::new();
-        for ((edge, labels), tally) in self.window.tallies(now_ns) {
-            *sums.entry((edge, labels.service.clone(), labels.release.clone())).or_default() += tally;
+    fn publish_ratios(&mut self, join: &Join, now_ns: u64) {
+        let losses = self.losses.take();
+        // After the counters were read: what they say was lost by then.
+        self.links.lose(self.losses_after_ns, self.clock.now_ns(), losses);
+        // A record that is read later can be as old as the watermark is now.
+        self.losses_after_ns = join.watermark_ns().unwrap_or(now_ns).min(now_ns);
+        let pending = join.pending();
+        let waiting = Waiting {
+            exposures: pending.exposures,
+            clicks: pending.clicks,
+            click_reports: pending.click_reports,
+            triples: pending.triples,
+        };
+        let ratios = self.links.ratios(now_ns, &waiting);
+        self.publish_trust(&ratios, now_ns);
+        let mut gone = std::mem::take(&mut self.published);
+        for Ratio { edge, labels, tally, bounds } in ratios {
+            let (Some(ratio), Some(bounds)) = (tally.ratio(), bounds) else { continue };
+            let key = (edge, labels.service.clone(), labels.release.clone());
+            self.metrics.set_ratio(edge, &key.1, &key.2, Some((ratio, bounds)));
+            gone.remove(&key);
+            self.published.insert(key);
         }
-        let gone: Vec<RatioKey> =
-            self.published.iter().filter(|key| !sums.contains_key(*key)).cloned().collect();
         for (edge, service, release) in gone {
             self.metrics.set_ratio(edge, &service, &release, None);
         }
-        for ((edge, service, release), tally) in &sums {
-            self.metrics.set_ratio(*edge, service, release, tally.ratio());
+    }
+
+    /// A service's window is trustworthy when every ratio of it is known well enough. One without any
+    /// link is, as long as nothing was lost.
+    fn publish_trust(&self, ratios: &[Ratio], now_ns: u64) {
+        let mut trusted: BTreeMap<&str, bool> = BTreeMap::new();
+        for Ratio { labels, tally, bounds, .. } in ratios {
+            if let (Some(_), Some(bounds)) = (tally.ratio(), bounds) {
+                *trusted.entry(&labels.service).or_insert(true) &= bounds.width() <= self.trusted_width;
+            }
         }
-        self.published = sums.into_keys().collect();
+        let without_links = !self.links.is_doubtful(now_ns);
+        for service in &self.services {
+            let is_trusted = trusted.get(service.name.as_str()).copied().unwrap_or(without_links);
+            self.metrics.set_trustworthy(&service.name, is_trusted);
+        }
     }
 }
 

@@ -96,7 +96,7 @@ impl Worker {
             let (taken, emptied) = self.drain(&mut out)?;
             if emptied {
                 self.join.heartbeat(&self.source, now_ns, &mut out);
-                self.publisher.count(&mut out, now_ns);
+                self.publisher.count(&mut out);
             }
             self.learn_names()?;
             self.coverage.retry(&mut self.kernel, &self.publisher.metrics, &mut self.join, &self.clock);
@@ -226,9 +226,8 @@ impl Worker {
                     recording.write(&event)?;
                 }
                 self.suspect(&event);
-                let now_ns = event.timestamp_ns;
                 self.join.push(event, out);
-                self.publisher.count(out, now_ns);
+                self.publisher.count(out);
             }
             Reading::Process { pid, verdict, executed_ns } => self.follow(pid, verdict, executed_ns),
             Reading::Nothing(_) => {}

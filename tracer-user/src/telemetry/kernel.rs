@@ -1,6 +1,6 @@
 //! The kernel side's counters as metrics, read when somebody asks.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{
     IntCounterVec, Opts,
@@ -14,7 +14,7 @@ use crate::{attach::Counters, ingest::interpret::Reason};
 
 /// Reads the kernel side's counters at each scrape, and adds up what was lost on either side.
 pub struct KernelCollector {
-    counters: Counters,
+    counters: Arc<Counters>,
     received: IntCounterVec,
     hits: IntCounterVec,
     skipped: IntCounterVec,
@@ -28,7 +28,7 @@ impl KernelCollector {
     ///
     /// # Errors
     /// Never with the names of [`Metric`].
-    pub fn new(counters: Counters, received: IntCounterVec) -> prometheus::Result<Self> {
+    pub fn new(counters: Arc<Counters>, received: IntCounterVec) -> prometheus::Result<Self> {
         let vector = |metric: Metric, labels: &[&str]| {
             IntCounterVec::new(Opts::new(metric.name(), metric.help()), labels)
         };

@@ -15,6 +15,7 @@ use crate::{
     hold,
     ingest::interpret::Reason,
     join::{Evicted, Pending},
+    slo::Bounds,
 };
 
 /// Bounds of the delay histogram in seconds: from a reflex to the default click window.
@@ -60,6 +61,7 @@ pub struct Metrics {
     held: IntCounterVec,
     hold_file_systems: Gauge,
     ratio: GaugeVec,
+    trustworthy: IntGaugeVec,
     pending: IntGaugeVec,
     state_bytes: IntGauge,
     /// What the join's state may take.
@@ -132,6 +134,7 @@ impl Metrics {
             held: counters(Metric::HeldExecs, &["outcome"])?,
             hold_file_systems: gauge(Metric::HoldFileSystems)?,
             ratio: gauges(Metric::BrokenLinkRatio, &["edge", "service", "release", "bound"])?,
+            trustworthy: int_gauges(Metric::WindowTrustworthy, &["service"])?,
             pending: int_gauges(Metric::Pending, &["table"])?,
             state_bytes: int_gauge(Metric::StateBytes)?,
             state_limit_bytes: int_gauge(Metric::StateLimitBytes)?,
@@ -188,7 +191,7 @@ impl Metrics {
                 .requests
                 .with_label_values(&[outcome.name(), &labels.service, &labels.release, &labels.group])
                 .inc(),
-            Outcome::Link { edge, outcome, delay_ns, labels } => {
+            Outcome::Link { edge, outcome, delay_ns, labels, .. } => {
                 self.links
                     .with_label_values(&[
                         edge.name(),
@@ -205,7 +208,7 @@ impl Metrics {
                         .observe(seconds(*delay_ns));
                 }
             }
-            Outcome::Triple { outcome, labels } => self
+            Outcome::Triple { outcome, labels, .. } => self
                 .links
                 .with_label_values(&[
                     Edge::Triple.name(),
@@ -286,14 +289,23 @@ impl Metrics {
         self.horizon.with_label_values(&[kind.name()]).set(seconds(horizon_ns));
     }
 
-    /// Publishes the share of broken links of an edge; `None` takes the series away.
-    pub fn set_ratio(&self, edge: Edge, service: &str, release: &str, ratio: Option<f64>) {
-        let labels = [edge.name(), service, release, "point"];
-        match ratio {
-            Some(ratio) => self.ratio.with_label_values(&labels).set(ratio),
-            // It may not be there, which is as good.
-            None => drop(self.ratio.remove_label_values(&labels)),
+    /// Publishes the share of broken links of an edge and between what it lies; `None` takes the series
+    /// away.
+    pub fn set_ratio(&self, edge: Edge, service: &str, release: &str, ratio: Option<(f64, Bounds)>) {
+        let values = ratio.map(|(point, bounds)| [point, bounds.lower, bounds.upper]);
+        for (index, bound) in ["point", "lower", "upper"].into_iter().enumerate() {
+            let labels = [edge.name(), service, release, bound];
+            match values {
+                Some(values) => self.ratio.with_label_values(&labels).set(values[index]),
+                // It may not be there, which is as good.
+                None => drop(self.ratio.remove_label_values(&labels)),
+            }
         }
+    }
+
+    /// Publishes whether the ratios of a service are known well enough to act on them.
+    pub fn set_trustworthy(&self, service: &str, is_trustworthy: bool) {
+        self.trustworthy.with_label_values(&[service]).set(i64::from(is_trustworthy));
     }
 }
 
@@ -322,7 +334,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::Metrics;
-    use crate::domain::{Kind, Labels, Outcome, TripleOutcome};
+    use crate::domain::{Kind, Labels, Outcome, Subject, TripleOutcome};
 
     #[test]
     fn the_series_of_a_release_that_is_gone_go_and_no_others() {
@@ -332,7 +344,11 @@ mod tests {
         };
         for release in ["old", "new"] {
             metrics.count(&Outcome::Received { kind: Kind::Click, labels: labels(release) });
-            metrics.count(&Outcome::Triple { outcome: TripleOutcome::Broken, labels: labels(release) });
+            metrics.count(&Outcome::Triple {
+                outcome: TripleOutcome::Broken,
+                subject: Subject::default(),
+                labels: labels(release),
+            });
         }
         metrics.forget(&labels("old"));
         let mut text = String::new();

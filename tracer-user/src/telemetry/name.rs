@@ -17,6 +17,8 @@ pub enum Metric {
     Requests,
     /// Share of broken links.
     BrokenLinkRatio,
+    /// Whether the ratios can be acted on.
+    WindowTrustworthy,
     /// Time from exposure to click.
     ExposureToClick,
     /// Hits of the kernel side's hooks.
@@ -81,6 +83,7 @@ impl Metric {
         Self::LateWithoutOutcome,
         Self::Requests,
         Self::BrokenLinkRatio,
+        Self::WindowTrustworthy,
         Self::ExposureToClick,
         Self::KernelHits,
         Self::SkippedHits,
@@ -119,6 +122,7 @@ impl Metric {
             Self::LateWithoutOutcome => "linktracer_late_without_outcome_total",
             Self::Requests => "linktracer_requests_total",
             Self::BrokenLinkRatio => "linktracer_broken_link_ratio",
+            Self::WindowTrustworthy => "linktracer_window_trustworthy",
             Self::ExposureToClick => "linktracer_exposure_to_click_seconds",
             Self::KernelHits => "linktracer_kernel_hits_total",
             Self::SkippedHits => "linktracer_skipped_hits_total",
@@ -161,7 +165,12 @@ impl Metric {
                 "Late events for which nothing was decided: what would have been broken may only have come too late."
             }
             Self::Requests => "New requests judged: exposed, unexposed or without an id.",
-            Self::BrokenLinkRatio => "Broken links / (broken + linked) of an edge over the last 15 minutes.",
+            Self::BrokenLinkRatio => {
+                "Broken links / (broken + linked) of an edge over the window (ratio.window), and what it can be at least and at most when events were lost."
+            }
+            Self::WindowTrustworthy => {
+                "1 when every ratio of the service is known well enough (ratio.trusted_width), else 0."
+            }
             Self::ExposureToClick => "Time from the exposure to the click that is linked to it.",
             Self::SkippedHits => {
                 "Calls of a hook that the kernel did not make, for any process of the machine, by hook."

@@ -32,7 +32,7 @@ use super::config::JoinConfig;
 use super::engine::Engine;
 use super::event::{ItemPrint, LabelsKey, RequestPrint};
 use super::index::Place;
-use crate::domain::{Edge, LinkOutcome, Outcome, TripleOutcome};
+use crate::domain::{Edge, LinkOutcome, Outcome, Subject, TripleOutcome};
 
 /// An outcome inside the join.
 pub(super) type Decision = Outcome<LabelsKey>;
@@ -71,7 +71,7 @@ pub(super) struct Group {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Pair {
     pub(super) group: Key,
-    item: ItemPrint,
+    pub(super) item: ItemPrint,
     alive_until_ns: u64,
     /// Every sighting of the exposure, each with the time of the exposure that it belongs to.
     pub(super) sightings: Timeline<u64>,
@@ -286,8 +286,8 @@ impl Pair {
     }
 
     /// Takes out the earliest click that waits for its exposure.
-    pub(super) fn pop_waiting_click(&mut self) -> Option<Waiting> {
-        self.waiting_clicks.pop_if(|_| true).map(|(_, click)| click)
+    pub(super) fn pop_waiting_click(&mut self) -> Option<(u64, Waiting)> {
+        self.waiting_clicks.pop_if(|_| true)
     }
 
     /// What it holds outside of itself. Clicks whose triples wait are counted where they are.
@@ -340,6 +340,7 @@ pub(super) fn linked_click(click_ns: u64, sighted_ns: u64, labels: LabelsKey) ->
     Outcome::Link {
         edge: Edge::ExposureClick,
         outcome: LinkOutcome::Linked,
+        subject: Subject::at(click_ns),
         delay_ns: Some(click_ns.saturating_sub(sighted_ns)),
         labels,
     }

@@ -10,7 +10,7 @@ use super::arena::Handle;
 use super::record::{Head, Tag};
 use crate::domain::{LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
 use crate::join::engine::Engine;
-use crate::join::event::{ItemPrint, LabelsKey};
+use crate::join::event::{self, ItemPrint, LabelsKey};
 use crate::join::open::{Decision, exposure_link, unlinked_click};
 use crate::join::time::Until;
 use crate::join::time::wheel::NO_BUCKET;
@@ -117,7 +117,8 @@ impl Engine {
         };
         self.arena.set_tag(handle, head, number, Tag::Exposure(triple));
         self.pending.exposures -= 1;
-        out.push(exposure_link(link, None, labels));
+        let subject = event::unlinked_exposure(timestamp_ns, head.request);
+        out.push(exposure_link(link, subject, None, labels));
     }
 
     fn judge_packed_click(
@@ -138,7 +139,7 @@ impl Engine {
         } else {
             LinkOutcome::Orphan
         };
-        unlinked_click(outcome, labels, out);
+        unlinked_click(outcome, event::unlinked_click(click_ns, head.request, item), labels, out);
     }
 
     /// Whether an exposure of another item was sighted in the click's range.
