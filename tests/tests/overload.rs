@@ -3,6 +3,8 @@
 //!
 //! `cargo test --profile checked -p tests --test overload -- --nocapture` prints the table of docs/performance.md.
 
+#![expect(clippy::print_stdout, reason = "its figures are a table of docs/performance.md")]
+
 use std::{net::SocketAddr, thread, time::Duration};
 
 use rustix::process::Signal;
@@ -87,6 +89,7 @@ fn settled(daemon: &Daemon) -> Scrape {
     })
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter of whole things")]
 fn count(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> usize {
     sum(scrape, name, labels) as usize
 }

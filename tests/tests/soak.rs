@@ -2,6 +2,8 @@
 //!
 //! `cargo xtask soak --minutes N`; without it, as one of many tests, a quarter of a minute.
 
+#![expect(clippy::print_stdout, reason = "its figures are a table of docs/performance.md")]
+
 use std::{
     env, fs,
     time::{Duration, Instant},
@@ -103,13 +105,12 @@ fn processes_and_ids_come_and_go_and_nothing_grows() {
         (clicks == (processes * REQUESTS) as f64 && scrape.waiting().expect("is published") == 0)
             .then_some(scrape)
     });
-    let links = |edge, outcome| {
-        sum(&scrape, "linktracer_links_total", &[("edge", edge), ("outcome", outcome)]) as u64
-    };
-    assert_eq!(links("request_exposure", "linked"), processes * EXPOSURES);
-    assert_eq!(links("exposure_click", "linked"), processes * REQUESTS);
-    assert_eq!(links("click_report", "reported"), processes * REQUESTS);
-    assert_eq!(links("triple", "complete"), processes * REQUESTS);
+    let links =
+        |edge, outcome| sum(&scrape, "linktracer_links_total", &[("edge", edge), ("outcome", outcome)]);
+    assert_eq!(links("request_exposure", "linked"), (processes * EXPOSURES) as f64);
+    assert_eq!(links("exposure_click", "linked"), (processes * REQUESTS) as f64);
+    assert_eq!(links("click_report", "reported"), (processes * REQUESTS) as f64);
+    assert_eq!(links("triple", "complete"), (processes * REQUESTS) as f64);
     assert_eq!(sum(&scrape, "linktracer_lost_events_total", &[]), 0.0, "nothing was lost");
     let moves = sum(&scrape, "linktracer_coverage_horizon_moves_total", &[]);
     assert_eq!(moves, 0.0, "nothing was missed\n{}", daemon.log());

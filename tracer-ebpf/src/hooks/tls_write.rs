@@ -67,21 +67,19 @@ fn copy<const CAPACITY: usize>(connection: u64, address: u64, len: u32) -> Resul
         emit::discard(entry);
         return Err(outcome);
     }
-    let record = room.cast::<SendRecord>();
-    // SAFETY: the pointer comes from a reservation of this size; the record is its first field. It is
-    // written field by field, so that no copy of it is on the stack.
-    unsafe {
-        (*record).header = emit::header(KIND_SEND, Hook::TlsWrite, 0);
-        (*record).peer = Peer { family: FAMILY_NONE, port_be: 0, padding: 0, address: [0; 16] };
-        (*record).stream = connection;
-        (*record).position = 0;
-        (*record).received = address as u32;
-        (*record).flags = SEND_NEW;
-        (*record).local_port = 0;
-        (*record).piece_len = len;
-        (*record).captured_len = captured_len;
-        (*record).padding = 0;
-    }
+    // SAFETY: the pointer comes from a reservation of this size; the record is its first field, of numbers only, so that
+    // any bytes are one. It is written field by field, so that no copy of it is on the stack.
+    let record = unsafe { &mut *room.cast::<SendRecord>() };
+    record.header = emit::header(KIND_SEND, Hook::TlsWrite, 0);
+    record.peer = Peer { family: FAMILY_NONE, port_be: 0, padding: 0, address: [0; 16] };
+    record.stream = connection;
+    record.position = 0;
+    record.received = address as u32;
+    record.flags = SEND_NEW;
+    record.local_port = 0;
+    record.piece_len = len;
+    record.captured_len = captured_len;
+    record.padding = 0;
     emit::submit(entry, Wakeup::Batched);
     Ok(())
 }
