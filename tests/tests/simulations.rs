@@ -48,15 +48,12 @@ fn a_verdict_asked_for_40_times_is_wrong_in_one_of_20_cases_at_most() {
 }
 
 #[test]
-fn the_baseline_calls_one_usual_hour_in_20_unusual_and_the_plain_fit_does_not_hold_to_it() {
+fn the_baseline_calls_one_usual_hour_in_20_unusual() {
     let service = Service { least: 1_000, most: 100_000 };
     let [all, quiet, busy] = false_alarms(service, Method::BetaBinomial, 2_000, SEED);
     within(all, 0.03, 0.065);
     within(quiet, 0.02, 0.08);
     within(busy, 0.02, 0.08);
-    let [_, quiet, busy] = false_alarms(service, Method::BetaMoments, 2_000, SEED);
-    within(quiet, 0.08, 1.0);
-    within(busy, 0.0, 0.02);
 }
 
 #[test]
