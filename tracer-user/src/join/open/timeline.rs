@@ -19,7 +19,6 @@ impl<T> Timeline<T> {
         self.entries.is_empty()
     }
 
-    #[cfg(test)]
     pub(in super::super) fn len(&self) -> usize {
         self.entries.len()
     }
