@@ -95,6 +95,20 @@ fn ids_in_headers_however_they_are_cut() {
     daemon.finish();
 }
 
+/// What is not in memory cannot be read. It is lost when it was sent, and not when it went into a pipe.
+#[test]
+fn what_is_not_in_memory_is_lost_where_it_was_sent() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let daemon = daemon(scratch.path(), "absent", "    request: { id: { header: X-Request-Id } }");
+    let mut sender = Sender::start(&["absent"]);
+    sender.send();
+    wait_for("the last one is judged", LIMIT, || {
+        (daemon.metric("linktracer_requests_total", &[("outcome", "unexposed")]) == 1.0).then_some(())
+    });
+    assert_eq!(lost(&daemon, "read_fault"), 100.0);
+    daemon.finish();
+}
+
 #[test]
 fn ids_in_bodies_that_come_later() {
     let scratch = tempfile::tempdir().expect("a scratch folder");

@@ -140,7 +140,10 @@ pub fn target() -> Result<u32, HitOutcome> {
 /// something goes to a collector. Never reads past a buffer.
 #[inline(always)]
 pub fn capture(hook: Hook, target: u32, descriptor: u64, buffers: Buffers) -> Result<(), HitOutcome> {
-    let start = Start::of(buffers.first)?;
+    let start = match Start::of(buffers.first) {
+        Ok(start) => start,
+        Err(outcome) => return Err(unreadable(descriptor, outcome)),
+    };
     let wanted = target & TARGET_MESSAGES != 0;
     let is_message = wanted && start == Start::Message;
     let window = if wanted && !is_message { window(descriptor) } else { None };
@@ -192,6 +195,13 @@ pub fn capture(hook: Hook, target: u32, descriptor: u64, buffers: Buffers) -> Re
     // SAFETY: a helper without arguments.
     call.timestamp_ns = unsafe { bpf_ktime_get_ns() };
     if buffers.is_vector { pieces::submit_all(&mut call) } else { pieces::submit_first(&call) }
+}
+
+/// What cannot be read is lost where it was sent, and nothing where it went into a file or a pipe. Constant
+/// data that nobody has looked at yet, as what wakes an event loop, is not in memory.
+#[inline(always)]
+fn unreadable(descriptor: u64, outcome: HitOutcome) -> HitOutcome {
+    if socket::of_descriptor(descriptor, &mut { Socket::NONE }) { outcome } else { HitOutcome::Filtered }
 }
 
 /// The message that may go on, on a descriptor of the current process.
