@@ -1,5 +1,5 @@
 //! `bench`: measures the join from memory on one core, beside a plain join of the same events, and prints
-//! the tables of docs/performance.md. `cargo xtask bench` builds and runs it.
+//! the tables of docs/performance.md. `cargo xtask bench join` builds and runs it.
 
 use std::io::{Write as _, stdout};
 

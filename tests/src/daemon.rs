@@ -1,10 +1,11 @@
 //! A running daemon, and what it publishes.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, ExitStatus},
     time::Duration,
 };
 
@@ -27,7 +28,27 @@ impl Daemon {
     /// # Panics
     /// It does not start.
     pub fn start(scratch: &Path, services_and_join: &str) -> Self {
-        let mut daemon = Self::spawn(scratch, services_and_join);
+        Self::start_with(&[], scratch, services_and_join, &[])
+    }
+
+    /// As [`Self::start`], and writes every event to `recording`.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_recording(scratch: &Path, services_and_join: &str, recording: &Path) -> Self {
+        Self::start_with(&[], scratch, services_and_join, &[OsStr::new("--record"), recording.as_os_str()])
+    }
+
+    /// As [`Self::start`], by a command line that ends with executing the one that is added to it.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_within(wrapper: &[&str], scratch: &Path, services_and_join: &str) -> Self {
+        Self::start_with(wrapper, scratch, services_and_join, &[])
+    }
+
+    fn start_with(wrapper: &[&str], scratch: &Path, services_and_join: &str, options: &[&OsStr]) -> Self {
+        let mut daemon = Self::spawn_with(wrapper, scratch, services_and_join, options);
         let address = daemon.address;
         wait_for("the daemon answers", Duration::from_secs(30), || {
             if let Ok(Some(status)) = daemon.child.try_wait() {
@@ -43,13 +64,21 @@ impl Daemon {
     /// # Panics
     /// The binary does not start.
     pub fn spawn(scratch: &Path, services_and_join: &str) -> Self {
+        Self::spawn_with(&[], scratch, services_and_join, &[])
+    }
+
+    fn spawn_with(wrapper: &[&str], scratch: &Path, services_and_join: &str, options: &[&OsStr]) -> Self {
         let address = free_address();
         let config = scratch.join("linktracer.yaml");
         fs::write(&config, format!("listen: {address}\n{services_and_join}"))
             .expect("the scratch folder is writable");
         let log = scratch.join("daemon.log");
         let file = File::create(&log).expect("the scratch folder is writable");
-        let child = Command::new(binary()).args(["run", "--config"]).arg(&config).stderr(file).spawn();
+        let binary = binary();
+        let mut words = wrapper.iter().map(OsStr::new).chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the binary at least"));
+        command.args(words).args(["run", "--config"]).arg(&config).args(options);
+        let child = command.stderr(file).spawn();
         Self { child: child.expect("the binary starts"), address, log }
     }
 
@@ -98,6 +127,24 @@ impl Daemon {
         let log = self.log();
         assert!(status.success(), "{status}\n{log}");
         log
+    }
+
+    /// Where it logs, for what it says at its end.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// It is not our child.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("is our child")
     }
 
     /// Sends it a signal.

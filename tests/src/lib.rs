@@ -3,8 +3,15 @@
 //! End-to-end tests run the built binary as a person would, as root, on this machine's kernel. Each
 //! cleans up after itself: processes are children that are killed when their handle is dropped.
 
+pub mod commanded;
 pub mod daemon;
+pub mod go;
+pub mod promtool;
 pub mod reference;
+pub mod server;
+pub mod simulation;
+pub mod templates;
+pub mod week;
 
 use std::{
     env,

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tracer_user::domain::{Edge, Event, Kind, Labels, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+use tracer_user::domain::{
+    Edge, Event, Kind, Labels, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome,
+};
 use tracer_user::join::{JoinConfig, Reports};
 
 /// Nanoseconds since the Unix epoch.
@@ -237,7 +239,7 @@ impl Reference {
     fn take_exposure(&mut self, event: &Event, late: bool) {
         let labels = Arc::clone(&event.labels);
         if event.request_id.is_empty() || event.item_id.is_empty() {
-            self.link(Edge::RequestExposure, LinkOutcome::MissingId, None, labels);
+            self.link(Edge::RequestExposure, event.timestamp_ns.into(), LinkOutcome::MissingId, None, labels);
             return;
         }
         if let Some(exposure) = self.first_of(event).map(|first| first.exposure) {
@@ -254,9 +256,9 @@ impl Reference {
         let labels = Arc::clone(&event.labels);
         let has_ids = !event.request_id.is_empty() && !event.item_id.is_empty();
         if !has_ids {
-            self.link(Edge::ExposureClick, LinkOutcome::MissingId, None, Arc::clone(&labels));
-            self.outcomes
-                .push(Outcome::Triple { outcome: TripleOutcome::Broken, labels: Arc::clone(&labels) });
+            let at = event.timestamp_ns.into();
+            self.link(Edge::ExposureClick, at, LinkOutcome::MissingId, None, Arc::clone(&labels));
+            self.triple(at, TripleOutcome::Broken, Arc::clone(&labels));
         } else if self.first_of(event).is_some() {
             self.add_sighting(event, false, 0);
             self.outcomes.push(Outcome::Duplicate { kind: Kind::Click, labels });
@@ -338,9 +340,9 @@ impl Reference {
             let request = best_match(requests, exposure.at, window, self.skew());
             if let (None, Some(request)) = (exposure.triple, request) {
                 let labels = Arc::clone(&exposure.labels);
-                let delay = (exposure.at - request.at).max(0);
+                let (at, delay) = (exposure.at, (exposure.at - request.at).max(0));
                 self.exposures[index].triple = Some(TripleOutcome::Complete);
-                self.link(Edge::RequestExposure, LinkOutcome::Linked, Some(delay), labels);
+                self.link(Edge::RequestExposure, at, LinkOutcome::Linked, Some(delay), labels);
             }
         }
         for index in 0..self.clicks.len() {
@@ -351,7 +353,7 @@ impl Reference {
 
     fn complete_click(&mut self, index: usize) {
         let click = &self.clicks[index];
-        let labels = Arc::clone(&click.labels);
+        let (at, labels) = (click.at, Arc::clone(&click.labels));
         let (waits_for_exposure, waits_for_report) = (click.waits_for_exposure, click.waits_for_report);
         let exposures = self.sightings.iter().filter(|sighting| {
             sighting.kind == Kind::Exposure
@@ -371,11 +373,11 @@ impl Reference {
         if let (true, Some((_, exposure))) = (waits_for_exposure, sighting) {
             self.clicks[index].waits_for_exposure = false;
             self.clicks[index].triple_waits_for = Some(exposure);
-            self.link(Edge::ExposureClick, LinkOutcome::Linked, delay, Arc::clone(&labels));
+            self.link(Edge::ExposureClick, at, LinkOutcome::Linked, delay, Arc::clone(&labels));
         }
         if waits_for_report && reported {
             self.clicks[index].waits_for_report = false;
-            self.link(Edge::ClickReport, LinkOutcome::Reported, None, labels);
+            self.link(Edge::ClickReport, at, LinkOutcome::Reported, None, labels);
         }
     }
 
@@ -401,15 +403,15 @@ impl Reference {
         }
         for index in 0..self.clicks.len() {
             let click = &self.clicks[index];
-            let (labels, late) = (Arc::clone(&click.labels), click.late);
+            let (at, labels, late) = (click.at, Arc::clone(&click.labels), click.late);
             let report_deadline = click.at + Time::from(self.config.report_window_ns);
             if click.waits_for_exposure && click.at + self.skew() <= moment {
                 self.judge_click(index);
             }
             if self.clicks[index].waits_for_report && report_deadline <= moment {
                 self.clicks[index].waits_for_report = false;
-                if !late && !self.is_in_doubt(Kind::Click, self.clicks[index].at) {
-                    self.link(Edge::ClickReport, LinkOutcome::Unreported, None, labels);
+                if !late && !self.is_in_doubt(Kind::Click, at) {
+                    self.link(Edge::ClickReport, at, LinkOutcome::Unreported, None, labels);
                 }
             }
         }
@@ -426,10 +428,10 @@ impl Reference {
         } else if self.is_before_horizon(Kind::Request, looked_back_to)
             || self.is_in_doubt(Kind::Exposure, at)
         {
-            self.link(Edge::RequestExposure, LinkOutcome::Unseen, None, labels);
+            self.link(Edge::RequestExposure, at, LinkOutcome::Unseen, None, labels);
             self.exposures[index].triple = Some(TripleOutcome::Unseen);
         } else {
-            self.link(Edge::RequestExposure, LinkOutcome::Orphan, None, labels);
+            self.link(Edge::RequestExposure, at, LinkOutcome::Orphan, None, labels);
             self.exposures[index].triple = Some(TripleOutcome::Broken);
         }
     }
@@ -437,7 +439,7 @@ impl Reference {
     fn judge_click(&mut self, index: usize) {
         self.clicks[index].waits_for_exposure = false;
         let click = &self.clicks[index];
-        let labels = Arc::clone(&click.labels);
+        let (at, labels) = (click.at, Arc::clone(&click.labels));
         let looked_back_to = click.at - Time::from(self.config.click_window_ns);
         let window = looked_back_to..=click.at + self.skew();
         let another_item = self.sightings.iter().any(|sighting| {
@@ -459,8 +461,8 @@ impl Reference {
         } else {
             (LinkOutcome::Orphan, TripleOutcome::Broken)
         };
-        self.link(Edge::ExposureClick, outcome, None, Arc::clone(&labels));
-        self.outcomes.push(Outcome::Triple { outcome: triple, labels });
+        self.link(Edge::ExposureClick, at, outcome, None, Arc::clone(&labels));
+        self.triple(at, triple, labels);
     }
 
     fn release_triples(&mut self) {
@@ -474,8 +476,9 @@ impl Reference {
                     TripleOutcome::Broken if is_in_doubt => TripleOutcome::Unseen,
                     outcome => outcome,
                 };
-                self.outcomes.push(Outcome::Triple { outcome, labels: Arc::clone(&click.labels) });
                 click.triple_waits_for = None;
+                let (at, labels) = (click.at, Arc::clone(&click.labels));
+                self.triple(at, outcome, labels);
             }
         }
     }
@@ -516,27 +519,27 @@ impl Reference {
             }
         }
         for index in 0..self.exposures.len() {
-            let Exposure { ref request_id, ref labels, late, triple, .. } = self.exposures[index];
+            let Exposure { at, ref request_id, ref labels, late, triple } = self.exposures[index];
             if triple.is_none() && is_evicted(request_id) {
                 let labels = Arc::clone(labels);
                 self.exposures[index].triple = Some(TripleOutcome::Unseen);
                 if late {
                     self.outcomes.push(Outcome::LateWithoutOutcome { kind: Kind::Exposure, labels });
                 } else {
-                    self.link(Edge::RequestExposure, LinkOutcome::Unseen, None, labels);
+                    self.link(Edge::RequestExposure, at, LinkOutcome::Unseen, None, labels);
                 }
             }
         }
         for index in 0..self.clicks.len() {
-            let Click { ref request_id, ref labels, late, waits_for_exposure, .. } = self.clicks[index];
+            let Click { at, ref request_id, ref labels, late, waits_for_exposure, .. } = self.clicks[index];
             if waits_for_exposure && is_evicted(request_id) {
                 let labels = Arc::clone(labels);
                 self.clicks[index].waits_for_exposure = false;
                 if late {
                     self.outcomes.push(Outcome::LateWithoutOutcome { kind: Kind::Click, labels });
                 } else {
-                    self.link(Edge::ExposureClick, LinkOutcome::Unseen, None, Arc::clone(&labels));
-                    self.outcomes.push(Outcome::Triple { outcome: TripleOutcome::Unseen, labels });
+                    self.link(Edge::ExposureClick, at, LinkOutcome::Unseen, None, Arc::clone(&labels));
+                    self.triple(at, TripleOutcome::Unseen, labels);
                 }
             }
         }
@@ -573,10 +576,19 @@ impl Reference {
         Time::from(self.config.skew_ns)
     }
 
-    fn link(&mut self, edge: Edge, outcome: LinkOutcome, delay: Option<Time>, labels: Arc<Labels>) {
+    fn link(&mut self, edge: Edge, at: Time, outcome: LinkOutcome, delay: Option<Time>, labels: Arc<Labels>) {
         let delay_ns = delay.map(|delay| u64::try_from(delay).expect("between two timestamps"));
-        self.outcomes.push(Outcome::Link { edge, outcome, delay_ns, labels });
+        self.outcomes.push(Outcome::Link { edge, outcome, subject: subject(at), delay_ns, labels });
     }
+
+    fn triple(&mut self, at: Time, outcome: TripleOutcome, labels: Arc<Labels>) {
+        self.outcomes.push(Outcome::Triple { outcome, subject: subject(at), labels });
+    }
+}
+
+/// The event of this time. What lost events would explain it is no outcome of the join.
+fn subject(at: Time) -> Subject {
+    Subject::at(u64::try_from(at).expect("the time of an event"))
 }
 
 /// Which events of one timestamp come first.

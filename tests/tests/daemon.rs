@@ -130,7 +130,7 @@ fn a_process_that_lived_and_died_while_the_daemon_did_not_look_is_seen_all_the_s
 }
 
 #[test]
-fn it_is_ready_only_when_the_library_was_found_and_says_what_is_missing() {
+fn a_library_that_no_process_has_yet_is_waited_for_and_its_probe_is_not_missing() {
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");
     // A name that is found nowhere until a process maps it: the executable is known by a pattern only.
@@ -138,13 +138,15 @@ fn it_is_ready_only_when_the_library_was_found_and_says_what_is_missing() {
         .replace(&fixture.service().display().to_string(), &format!("{}/*", fixture.root().display()));
     let daemon = Daemon::start(fixture.root(), &text);
     let (status, body) = daemon.page("/readyz");
-    assert_eq!(status, 503, "{body}");
-    assert!(body.contains("demo/click: missing: librecsdk.so is not there yet"), "{body}");
+    assert_eq!(status, 200, "nothing runs, so nothing is missed: {body}");
+    assert!(body.contains("demo/click: waiting: no process of the service runs; librecsdk.so"), "{body}");
     assert!(body.contains("demo/request: attached"), "{body}");
 
     let service =
         ServiceProcess::start(&fixture, Target::Main, collector.address(), "write").expect("starts");
-    wait_for("it is ready", LIMIT, || (daemon.page("/readyz").0 == 200).then_some(()));
+    wait_for("the probe is in place", LIMIT, || {
+        daemon.page("/readyz").1.contains("demo/click: attached").then_some(())
+    });
     let mut connection = Connection::open(service.address()).expect("connects");
     get(&mut connection, "/recommend?id=r&items=a");
     get(&mut connection, "/click?id=r&item=a");
@@ -271,7 +273,9 @@ fn one_library_behind_three_overlay_mounts_is_one_library() {
         BufReader::new(child.stdout.take().expect("is piped")).read_line(&mut line).expect("is text");
         let port =
             line.trim().strip_prefix("listening ").and_then(|port| port.parse().ok()).expect("its port");
-        wait_for("the probes are in place", LIMIT, || (daemon.page("/readyz").0 == 200).then_some(()));
+        wait_for("the probes are in place", LIMIT, || {
+            daemon.page("/readyz").1.contains("demo/click: attached").then_some(())
+        });
         let mut connection = Connection::open(SocketAddr::from(([127, 0, 0, 1], port))).expect("connects");
         get(&mut connection, &format!("/recommend?id=r{number}&items=a"));
         get(&mut connection, &format!("/click?id=r{number}&item=a"));

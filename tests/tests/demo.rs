@@ -20,12 +20,13 @@ fn json(file: &Path) -> Value {
     serde_json::from_str(&text).expect("the demo writes JSON")
 }
 
-/// Runs a demo, and checks that truth, measurement and the replay of its recording agree.
+/// Runs a demo that records to a file of this name, and checks that truth, measurement and the replay
+/// of its recording agree.
 #[track_caller]
-fn check_demo(options: &[&str]) -> Value {
+fn check_demo(recording: &str, options: &[&str]) -> Value {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let path = |name: &str| scratch.path().join(name);
-    let (truth, measured, recording) = (path("truth.json"), path("measured.json"), path("events.jsonl"));
+    let (truth, measured, recording) = (path("truth.json"), path("measured.json"), path(recording));
     let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
     let mut arguments = vec!["demo".to_owned()];
     for (option, path) in [("--truth", &truth), ("--measured", &measured), ("--record", &recording)] {
@@ -59,7 +60,7 @@ fn check_demo(options: &[&str]) -> Value {
 
 #[test]
 fn every_count_of_20000_requests_is_exact_and_the_recording_replays_to_the_same() {
-    let measured = check_demo(&["--requests=20000"]);
+    let measured = check_demo("events.jsonl", &["--requests=20000"]);
     assert_eq!(measured["requests"]["exposed"].as_u64().map(|exposed| exposed > 15_000), Some(true));
 }
 
@@ -68,7 +69,7 @@ fn every_way_of_sending_is_seen_exactly() {
     // At one time, which is also five daemons beside each other.
     std::thread::scope(|scope| {
         for kind in ["write", "writev", "sendto", "sendmsg", "sendmmsg"] {
-            scope.spawn(move || check_demo(&["--requests=500", "--send", kind]));
+            scope.spawn(move || check_demo("events.jsonl.zst", &["--requests=500", "--send", kind]));
         }
     });
 }

@@ -25,19 +25,6 @@ fn parse(text: &str, name: &str) -> Config {
     Config::parse(text, Path::new(name)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The block below the line `key: |` of a YAML file, without its indentation.
-fn block(text: &str, key: &str) -> String {
-    let mut lines = text.lines().skip_while(|line| line.trim() != format!("{key}: |")).skip(1).peekable();
-    let indent = lines.peek().map_or(0, |line| indent(line));
-    assert!(indent > 0, "there is no block `{key}: |`");
-    let within = lines.take_while(|line| line.trim().is_empty() || self::indent(line) >= indent);
-    within.map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect()
-}
-
-fn indent(line: &str) -> usize {
-    line.len() - line.trim_start().len()
-}
-
 /// Paths of all keys of a YAML file in block style, such as `services[].match.exe`.
 fn keys(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -90,6 +77,8 @@ fn the_example_has_every_key_that_the_parser_knows_and_no_other() {
     let places = [
         ("", "QQQQ: 1"),
         ("join.", "join: { QQQQ: 1 }"),
+        ("discover.", "discover: { QQQQ: 1 }"),
+        ("ratio.", "ratio: { QQQQ: 1 }"),
         ("services[].", "services: [{ QQQQ: 1 }]"),
         ("services[].match.", "services: [{ match: { QQQQ: 1 } }]"),
         ("services[].request.", "services: [{ request: { QQQQ: 1 } }]"),
@@ -119,28 +108,42 @@ fn the_example_is_accepted_and_its_default_values_are_the_defaults() {
     assert_eq!(example.ring_buffer_size, smallest.ring_buffer_size);
     assert_eq!(example.btf, smallest.btf);
     assert_eq!(example.join, smallest.join);
+    assert_eq!(example.services[0].suspicious_after, smallest.services[0].suspicious_after);
+    assert_eq!(example.discover.hold_exec, smallest.discover.hold_exec);
+    assert_eq!(example.discover.hold_limit, smallest.discover.hold_limit);
+    assert_eq!(example.ratio, smallest.ratio);
     let exe = example.services[0].processes.exe.as_ref().expect("the example matches by executable");
     assert!(exe.matches("/usr/bin/recommend") && exe.matches("/usr/bin/recommend-v2"));
     assert!(!exe.matches("/usr/bin/other") && !exe.matches("/usr/bin/recommend-v2/x"));
 }
 
 #[test]
-fn the_config_map_is_accepted_and_fits_the_pod() {
-    let manifest = read("deploy/daemonset.yaml");
-    let text = block(&manifest, "linktracer.yaml");
-    assert!(text.contains("source: \"${NODE_NAME}\"") && manifest.contains("- name: NODE_NAME"));
-    let config = parse(&text.replace("${NODE_NAME}", "node-a"), "deploy/daemonset.yaml");
-    assert!(config.listen.ip().is_unspecified(), "probes and Prometheus come from outside the pod");
-    assert!(manifest.contains(&format!("containerPort: {}", config.listen.port())));
-    assert!(manifest.contains(&format!("prometheus.io/port: \"{}\"", config.listen.port())));
-    for service in &config.services {
-        let exe = service.processes.exe.as_ref().expect("matches by executable");
-        assert!(exe.literal().is_none(), "the daemon's container does not have the services' files");
-        assert!(exe.matches("/recommend") && exe.matches("/app/bin/recommend"));
-        for probe in [&service.exposure, &service.click].into_iter().flatten() {
-            assert!(probe.library.as_ref().is_some_and(|library| !library.starts_with('/')));
+fn the_configurations_of_the_manifests_are_accepted_and_fit_the_pod() {
+    let manifest = read("deploy/kustomize/base/objects.yaml");
+    assert!(manifest.contains("- name: NODE_NAME"));
+    for file in ["deploy/kustomize/base/linktracer.yaml", "deploy/kustomize/example/linktracer.yaml"] {
+        let text = read(file);
+        assert!(text.contains("source: \"${NODE_NAME}\""), "{file}");
+        let config = parse(&text.replace("${NODE_NAME}", "node-a"), file);
+        assert!(
+            config.listen.ip().is_unspecified(),
+            "{file}: probes and Prometheus come from outside the pod"
+        );
+        assert!(manifest.contains(&format!("containerPort: {}", config.listen.port())), "{file}");
+        for service in &config.services {
+            let exe = service.processes.exe.as_ref().expect("matches by executable");
+            assert!(
+                exe.literal().is_none(),
+                "{file}: the daemon's container does not have the services' files"
+            );
+            assert!(exe.matches("/recommend") && exe.matches("/app/bin/recommend"), "{file}");
+            for probe in [&service.exposure, &service.click].into_iter().flatten() {
+                assert!(probe.library.as_ref().is_none_or(|library| !library.starts_with('/')), "{file}");
+            }
         }
     }
+    let values = read("deploy/helm/linktracer/values.yaml");
+    assert!(values.contains("prometheus.io/port: \"9464\"") && values.contains("port: 9464"));
 }
 
 #[test]

@@ -1,177 +1,34 @@
 //! Functions of Go programs: each toolchain that is here builds the fixture in every way that
 //! matters, and what is read from the stripped program is held against the symbol table of the
 //! same program unstripped, for every function. At the chosen place the kernel counts each call.
-//!
-//! `LINKTRACER_GO` names toolchains (paths of `go`, separated by colons) besides those found in
-//! `PATH` and `/usr/lib/go-*`. Without any the tests say so and pass, unless
-//! `LINKTRACER_REQUIRE_GO=1`.
+//! Which toolchains those are: `tests::go`.
 
 #![expect(clippy::print_stderr, reason = "what was skipped and what was counted is for people")]
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    fs,
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, OnceLock},
+    sync::OnceLock,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use object::{Object as _, ObjectSymbol as _, SymbolKind};
 use proptest::prelude::*;
-use tests::{daemon::Daemon, wait_for};
+use tests::{
+    daemon::Daemon,
+    go::{Link, Toolchain, Way, bare_copy, native, toolchains, ways},
+    wait_for,
+};
 use tracer_user::{
     config::Abi,
     symbols::{self, SiteReason, SymbolError},
 };
 
 const TRACK_EXPOSURE: &str = "example.com/shop/sdk.TrackExposure";
-
-/// A way to build the fixture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Way {
-    pie: bool,
-    link: Link,
-}
-
-/// Who links, and which relocations a position-independent program gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
-    Pure,
-    Cgo,
-    /// By the C toolchain, which leaves the places of pointers empty.
-    External,
-    /// With DT_RELR.
-    ExternalPacked,
-}
-
-const WAYS: [Way; 7] = [
-    Way { pie: false, link: Link::Pure },
-    Way { pie: true, link: Link::Pure },
-    Way { pie: false, link: Link::Cgo },
-    Way { pie: true, link: Link::Cgo },
-    Way { pie: false, link: Link::External },
-    Way { pie: true, link: Link::External },
-    Way { pie: true, link: Link::ExternalPacked },
-];
-
-/// A Go toolchain.
-#[derive(Debug, Clone)]
-struct Toolchain {
-    go: PathBuf,
-    version: String,
-}
-
-fn toolchains() -> &'static [Toolchain] {
-    static FOUND: OnceLock<Vec<Toolchain>> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        let named = env::var("LINKTRACER_GO").unwrap_or_default();
-        let path = env::var("PATH").unwrap_or_default();
-        let installed = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
-        let candidates = env::split_paths(&named)
-            .chain(
-                installed
-                    .filter(|path| path.to_string_lossy().contains("/go-"))
-                    .map(|path| path.join("bin/go")),
-            )
-            .chain(env::split_paths(&path).map(|folder| folder.join("go")));
-        let mut found: Vec<Toolchain> = Vec::new();
-        for go in candidates.filter(|go| go.is_file()) {
-            let Some(version) = version(&go) else { continue };
-            if !found.iter().any(|known| known.version == version) {
-                found.push(Toolchain { go, version });
-            }
-        }
-        let required = env::var_os("LINKTRACER_REQUIRE_GO").is_some_and(|value| value == "1");
-        assert!(!found.is_empty() || !required, "LINKTRACER_REQUIRE_GO=1, and there is no Go toolchain");
-        if found.is_empty() {
-            eprintln!(
-                "skipped: no Go toolchain here (`apt-get install golang-go`, or name one in LINKTRACER_GO)"
-            );
-        }
-        found
-    })
-}
-
-fn version(go: &Path) -> Option<String> {
-    let output = Command::new(go).args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output().ok()?;
-    let version = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && version.starts_with("go1.")).then_some(version)
-}
-
-fn has_c_compiler() -> bool {
-    Command::new("cc").arg("--version").output().is_ok()
-}
-
-impl Toolchain {
-    /// The fixture built in one way, from the cache when it is there.
-    fn build(&self, way: Way, stripped: bool, architecture: &str) -> Result<PathBuf> {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go").join(&self.version);
-        let name = format!(
-            "shop-{architecture}-{:?}{}{}",
-            way.link,
-            if way.pie { "-pie" } else { "" },
-            if stripped { "-stripped" } else { "" }
-        );
-        self.build_package(
-            &Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/go"),
-            way,
-            stripped,
-            architecture,
-            &folder.join(name),
-        )
-    }
-
-    /// Builds a package, once in a run of the tests: others may have the program mapped.
-    fn build_package(
-        &self,
-        source: &Path,
-        way: Way,
-        stripped: bool,
-        architecture: &str,
-        output: &Path,
-    ) -> Result<PathBuf> {
-        static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-        let mut built = BUILT.lock().expect("no builder panicked");
-        if built.contains(output) {
-            return Ok(output.to_path_buf());
-        }
-        let mut link_flags = if stripped { "-s -w".to_owned() } else { String::new() };
-        link_flags.push_str(match way.link {
-            Link::Pure | Link::Cgo => "",
-            Link::External => " -linkmode=external",
-            Link::ExternalPacked => " -linkmode=external -extldflags=-Wl,-z,pack-relative-relocs",
-        });
-        let status = Command::new(&self.go)
-            .current_dir(source)
-            .args(["build", "-buildvcs=false", "-ldflags", &link_flags, "-o"])
-            .arg(output)
-            .args(if way.pie { &["-buildmode=pie"][..] } else { &["-buildmode=exe"] })
-            .arg(".")
-            .env("GOCACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-cache"))
-            .env("GOPROXY", "off")
-            .env("GOTOOLCHAIN", "local")
-            .env("GOARCH", architecture)
-            .env("CGO_ENABLED", if way.link == Link::Pure { "0" } else { "1" })
-            .env_remove("GOFLAGS")
-            .status()
-            .context("run go build")?;
-        ensure!(status.success(), "{} cannot build {way:?}", self.version);
-        without_sections(output)?;
-        built.insert(output.to_path_buf());
-        Ok(output.to_path_buf())
-    }
-}
-
-fn ways() -> impl Iterator<Item = Way> {
-    let compiler = has_c_compiler();
-    if !compiler {
-        eprintln!("skipped: no C compiler, so no programs with cgo");
-    }
-    WAYS.into_iter().filter(move |way| compiler || way.link == Link::Pure)
-}
 
 type Functions = BTreeSet<(u64, String)>;
 
@@ -211,24 +68,6 @@ fn read(program: &Path, within: &Functions) -> Result<Functions, SymbolError> {
     Ok(functions)
 }
 
-/// The copy of `program` that has no section headers.
-fn bare_copy(program: &Path) -> PathBuf {
-    let mut name = program.as_os_str().to_owned();
-    name.push("-nosections");
-    name.into()
-}
-
-/// Writes that copy: its file header does not know the section headers any more.
-fn without_sections(program: &Path) -> Result<()> {
-    let mut bytes = fs::read(program)?;
-    bytes[40..48].fill(0); // e_shoff
-    bytes[58..64].fill(0); // e_shentsize, e_shnum, e_shstrndx
-    let copy = bare_copy(program);
-    fs::write(&copy, bytes)?;
-    fs::set_permissions(&copy, fs::metadata(program)?.permissions())?;
-    Ok(())
-}
-
 #[track_caller]
 fn assert_same(found: &Functions, expected: &Functions, of: &Path) {
     let missing: Vec<_> = expected.difference(found).take(5).collect();
@@ -242,8 +81,8 @@ fn assert_same(found: &Functions, expected: &Functions, of: &Path) {
 }
 
 fn check_way(toolchain: &Toolchain, way: Way, architecture: &str) -> Result<()> {
-    let plain = toolchain.build(way, false, architecture)?;
-    let stripped = toolchain.build(way, true, architecture)?;
+    let plain = shop(toolchain, way, false, architecture)?;
+    let stripped = shop(toolchain, way, true, architecture)?;
     let expected = truth(&plain)?;
     assert!(expected.len() > 1500, "{} functions in {}", expected.len(), plain.display());
     for program in [plain.clone(), bare_copy(&plain), stripped.clone(), bare_copy(&stripped)] {
@@ -286,14 +125,14 @@ fn every_function_of_a_build_for_the_other_machine_too() -> Result<()> {
     Ok(())
 }
 
-/// Go's name of this machine.
-const fn native() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+/// The fixture built in one way, from the cache when it is there.
+fn shop(toolchain: &Toolchain, way: Way, stripped: bool, architecture: &str) -> Result<PathBuf> {
+    toolchain.fixture("go", way, stripped, architecture)
 }
 
 /// A stripped, position-independent program without section headers.
 fn bare(toolchain: &Toolchain) -> Result<PathBuf> {
-    Ok(bare_copy(&toolchain.build(Way { pie: true, link: Link::Pure }, true, native())?))
+    Ok(bare_copy(&shop(toolchain, Way { pie: true, link: Link::Pure }, true, native())?))
 }
 
 #[test]
@@ -353,8 +192,7 @@ fn a_go_program_inside_a_go_program_is_not_taken_for_it() -> Result<()> {
         fs::write(folder.path().join("main.go"), source)?;
         fs::copy(bare(toolchain)?, folder.path().join("inner"))?;
         let way = Way { pie: true, link: Link::Pure };
-        let outer =
-            toolchain.build_package(folder.path(), way, true, native(), &folder.path().join("outer"))?;
+        let outer = toolchain.build(folder.path(), way, true, native(), &folder.path().join("outer"))?;
         let outer = bare_copy(&outer);
         assert_eq!(symbols::find(&outer, "main.main")?.len(), 1);
         assert!(matches!(symbols::find(&outer, TRACK_EXPOSURE), Err(SymbolError::NotFound { .. })));
@@ -413,7 +251,7 @@ fn a_probe_at_the_place_counts_each_call_once_while_stacks_grow() -> Result<()> 
     const CALLS: u64 = 170_000;
     for toolchain in toolchains() {
         for pie in [false, true] {
-            let program = bare_copy(&toolchain.build(Way { pie, link: Link::Pure }, true, native())?);
+            let program = bare_copy(&shop(toolchain, Way { pie, link: Link::Pure }, true, native())?);
             let function = symbols::find(&program, TRACK_EXPOSURE)?.remove(0);
             let entry = function.site.file_offset - (function.site.address - function.address);
             let places = [("at_site", function.site.file_offset), ("at_entry", entry)];
@@ -474,7 +312,7 @@ proptest! {
             let ways = [Way { pie: false, link: Link::Pure }, Way { pie: true, link: Link::Pure }];
             let all = toolchains().iter().flat_map(|toolchain| ways.map(|way| (toolchain, way)));
             let build = |(toolchain, way): (&Toolchain, Way)| {
-                let path = toolchain.build(way, way.pie, native()).expect("the fixture builds");
+                let path = shop(toolchain, way, way.pie, native()).expect("the fixture builds");
                 let bytes = fs::read(path).expect("it was just built");
                 let places = vulnerable(&bytes);
                 (bytes, places)
@@ -507,7 +345,7 @@ fn every_call_of_a_stripped_program_is_one_event() -> Result<()> {
     const CALLS: u32 = 170_000;
     for toolchain in toolchains() {
         for pie in [false, true] {
-            let program = bare_copy(&toolchain.build(Way { pie, link: Link::Pure }, true, native())?);
+            let program = bare_copy(&shop(toolchain, Way { pie, link: Link::Pure }, true, native())?);
             let scratch = tempfile::tempdir()?;
             let services = format!(
                 "ring_buffer_size: 64MiB\nservices:\n  - name: shop\n    match: {{ exe: {} }}\n    exposure: {{ symbol: {TRACK_EXPOSURE}, args: \"(request_id string, item_id string)\" }}\njoin: {{ lateness: 500ms }}\n",

@@ -14,13 +14,13 @@ use serde_json::Value;
 use tests::{binary, daemon::free_address, wait_for};
 use tracer_user::demo::http::get_once;
 
-/// A child that is killed when this is dropped.
+/// A child that is ended when this is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
+        // A demo takes its daemon with it only when it is asked to end. It may have ended by itself.
+        let _ = kill_process(Pid::from_child(&self.0), Signal::INT);
         let _ = self.0.wait();
     }
 }

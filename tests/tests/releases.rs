@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::process::Signal;
 use tests::{daemon::Daemon, printed, wait_for};
 use tracer_user::{
     demo::{
@@ -197,16 +198,26 @@ fn a_model_that_is_swapped_within_the_container_is_a_new_release_from_that_momen
         expect(swap - 1, if swap == 1 { 1 } else { 2 });
         expect(swap, 1);
     }
+    // Not even when all of it is already over before the daemon looks.
+    daemon.signal(Signal::STOP);
+    request("before10");
+    wait_for_a_tick(&inside);
+    symlink("model-10", inside.join("next")).expect("is writable");
+    fs::rename(inside.join("next"), inside.join("active")).expect("is writable");
+    request("after10");
+    daemon.signal(Signal::CONT);
+    expect(9, 2);
+    expect(10, 1);
     let seen = wait_for("the last release runs", LIMIT, || {
         let seen = releases(&daemon);
         seen.iter()
-            .any(|release| release.release == "a1b2c3+model-9" && release.processes == 1)
+            .any(|release| release.release == "a1b2c3+model-10" && release.processes == 1)
             .then_some(seen)
     });
-    assert_eq!(seen.len(), 10, "{seen:#?}");
-    assert!(seen.iter().all(|release| release.processes == u64::from(release.release.ends_with("-9"))));
-    let files: Vec<&String> = seen[9].facts.files.values().collect();
-    assert_eq!(files, ["model-9"]);
+    assert_eq!(seen.len(), 11, "{seen:#?}");
+    assert!(seen.iter().all(|release| release.processes == u64::from(release.release.ends_with("-10"))));
+    let last = seen.iter().find(|release| release.processes == 1).expect("it runs");
+    assert_eq!(last.facts.files.values().collect::<Vec<_>>(), ["model-10"]);
     drop(service);
     daemon.finish();
 }

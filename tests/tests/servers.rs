@@ -2,53 +2,19 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
 use tests::{
     daemon::{Daemon, free_address},
+    server::Server,
     wait_for,
 };
 use tracer_user::demo::http::Connection;
 
 const REQUESTS: u32 = 500;
-
-/// A server that is killed, with its children, when this is dropped.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    /// Starts a program whose first line of output is its port.
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("is installed");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("is piped")).read_line(&mut line).expect("is text");
-        let port: u16 = line.trim().parse().expect("the server says its port");
-        Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGTERM first: nginx ends its workers then.
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        for _ in 0..100 {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/servers").join(name)
@@ -56,6 +22,11 @@ fn fixture(name: &str) -> PathBuf {
 
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a scratch folder")
+}
+
+/// Matches the server of this test, which has the scratch folder for its last argument, and no other's.
+fn its_command_line(scratch: &tempfile::TempDir) -> String {
+    format!("cmdline: \"*servers/?erver.* {}\"", scratch.path().display())
 }
 
 fn daemon(scratch: &Path, matching: &str) -> Daemon {
@@ -93,17 +64,48 @@ fn check(daemon: Daemon, server: &Server, probe: &str) {
 #[test]
 fn python_started_before_the_daemon() {
     let scratch = scratch();
-    let server = Server::start(Command::new("python3").arg(fixture("server.py")));
-    let daemon = daemon(scratch.path(), "cmdline: \"*fixtures/servers/server.py\"");
+    let server = Server::start(Command::new("python3").arg(fixture("server.py")).arg(scratch.path()));
+    let daemon = daemon(scratch.path(), &its_command_line(&scratch));
     check(daemon, &server, "sendto");
 }
 
 #[test]
 fn node_started_after_the_daemon() {
+    let version =
+        Command::new("node").arg("--version").output().expect("`cargo xtask test` puts node on the path");
+    let version = String::from_utf8(version.stdout).expect("is text");
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
+    assert!(major.is_some_and(|major| major >= 20), "Node 20 or later is meant, this is {version}");
     let scratch = scratch();
-    let daemon = daemon(scratch.path(), "cmdline: \"*node*fixtures/servers/server.js\"");
-    let server = Server::start(Command::new("node").arg(fixture("server.js")));
+    let daemon = daemon(scratch.path(), &its_command_line(&scratch));
+    let server = Server::start(Command::new("node").arg(fixture("server.js")).arg(scratch.path()));
     check(daemon, &server, "writev");
+}
+
+#[test]
+fn java_started_before_the_daemon() {
+    let scratch = scratch();
+    let server = Server::start(
+        Command::new("java")
+            .args(["-XX:TieredStopAtLevel=1"])
+            .arg(fixture("Server.java"))
+            .arg(scratch.path()),
+    );
+    let daemon = daemon(scratch.path(), &its_command_line(&scratch));
+    check(daemon, &server, "write");
+}
+
+#[test]
+fn java_started_after_the_daemon() {
+    let scratch = scratch();
+    let daemon = daemon(scratch.path(), &its_command_line(&scratch));
+    let server = Server::start(
+        Command::new("java")
+            .args(["-XX:TieredStopAtLevel=1"])
+            .arg(fixture("Server.java"))
+            .arg(scratch.path()),
+    );
+    check(daemon, &server, "write");
 }
 
 #[test]
@@ -115,7 +117,7 @@ fn nginx_whose_workers_are_forked_from_a_traced_master() {
         "daemon off; pid {folder}/pid; error_log stderr; worker_processes 2;\nevents {{}}\nhttp {{\n  access_log off;\n  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n  server {{ listen {address}; location / {{ add_header X-Request-Id $arg_id; return 200 '[]'; }} }}\n}}\n"
     );
     fs::write(scratch.path().join("nginx.conf"), config).expect("is writable");
-    let daemon = daemon(scratch.path(), "exe: \"**/nginx\", cmdline: \"nginx*\"");
+    let daemon = daemon(scratch.path(), &format!("exe: \"**/nginx\", cmdline: \"*{folder}/nginx.conf\""));
     let child = Command::new("nginx").arg("-c").arg(scratch.path().join("nginx.conf")).spawn();
     let server = Server { child: child.expect("`cargo xtask test` puts nginx on the path"), address };
     wait_for("nginx listens", Duration::from_secs(10), || Connection::open(address).ok());

@@ -28,11 +28,13 @@ pub enum Hook {
     Fork = 9,
     /// A process ended.
     Exit = 10,
+    /// Something was handed to a TLS library.
+    TlsWrite = 11,
 }
 
 impl Hook {
     /// Every hook, by its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Sendto,
         Self::Sendmsg,
         Self::Sendmmsg,
@@ -44,6 +46,7 @@ impl Hook {
         Self::Exec,
         Self::Fork,
         Self::Exit,
+        Self::TlsWrite,
     ];
 
     /// The hook's name in metric labels.
@@ -60,6 +63,7 @@ impl Hook {
             Self::Exec => "exec",
             Self::Fork => "fork",
             Self::Exit => "exit",
+            Self::TlsWrite => "tls_write",
         }
     }
 
@@ -89,11 +93,15 @@ pub enum HitOutcome {
     OutOfBounds = 6,
     /// The table of traced processes is full: everything this process does is lost.
     TargetsFull = 7,
+    /// A TLS record, which cannot be read here.
+    Tls = 8,
+    /// HTTP/2, which is not read.
+    Http2 = 9,
 }
 
 impl HitOutcome {
     /// Every outcome, by its number.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Hit,
         Self::Submitted,
         Self::RingFull,
@@ -102,6 +110,8 @@ impl HitOutcome {
         Self::Filtered,
         Self::OutOfBounds,
         Self::TargetsFull,
+        Self::Tls,
+        Self::Http2,
     ];
 
     /// The outcomes that lose something somebody may miss.
@@ -119,16 +129,18 @@ impl HitOutcome {
             Self::Filtered => "filtered",
             Self::OutOfBounds => "out_of_bounds",
             Self::TargetsFull => "targets_full",
+            Self::Tls => "tls",
+            Self::Http2 => "http2",
         }
     }
 }
 
 /// Columns of the counter table.
-const OUTCOMES: u32 = HitOutcome::TargetsFull as u32 + 1;
+const OUTCOMES: u32 = HitOutcome::Http2 as u32 + 1;
 const _: () = assert!(OUTCOMES as usize == HitOutcome::ALL.len());
 
 /// Entries of the counter table.
-pub const COUNTER_COUNT: u32 = (Hook::Exit as u32 + 1) * OUTCOMES;
+pub const COUNTER_COUNT: u32 = (Hook::TlsWrite as u32 + 1) * OUTCOMES;
 const _: () = assert!(COUNTER_COUNT as usize == Hook::ALL.len() * HitOutcome::ALL.len());
 
 /// Where the counter of a hook's outcome stands in the table.

@@ -6,9 +6,9 @@
 use crate::limits::{ID_BUFFER_LEN, PATH_LEN};
 
 /// Version of the layouts in this file. A record of another version is refused, not guessed at.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
-/// A send that can be an HTTP message: [`SendRecord`].
+/// A send that can be an HTTP message or a part of one: [`SendRecord`].
 pub const KIND_SEND: u16 = 1;
 /// A call of one of the SDK's functions: [`SdkRecord`].
 pub const KIND_SDK: u16 = 2;
@@ -65,7 +65,7 @@ pub struct Peer {
     pub address: [u8; 16],
 }
 
-/// The start of a message that a process sent. `captured_len` bytes of payload follow the struct;
+/// A piece of a message that a process sent. `captured_len` bytes of payload follow the struct;
 /// what the record holds beyond them is not defined.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -74,11 +74,34 @@ pub struct SendRecord {
     pub header: Header,
     /// The other end of the socket.
     pub peer: Peer,
-    /// Length of the message's first piece in bytes (one buffer, or the first of a vector).
+    /// What tells one connection from another while both are open: an address in the kernel's or, of
+    /// a TLS connection, in the process's memory.
+    pub stream: u64,
+    /// Where the piece starts in the stream, counted in bytes from any start, modulo 2^32. Without
+    /// [`SEND_POSITIONED`] from the start of the call.
+    pub position: u32,
+    /// Bytes that the process had read from the same connection, counted likewise; 0 where it is not
+    /// known. Of a TLS connection the lower half of the buffer's address, by which a call that is made
+    /// again is told.
+    pub received: u32,
+    /// `SEND_` flags.
+    pub flags: u16,
+    /// The port of this end, 0 where it is not known.
+    pub local_port: u16,
+    /// Length of the piece in bytes: one buffer, or the rest of it.
     pub piece_len: u32,
     /// How much of it follows.
     pub captured_len: u32,
+    /// Zero.
+    pub padding: u32,
 }
+
+/// [`SendRecord::position`] goes on from call to call.
+pub const SEND_POSITIONED: u16 = 1;
+/// The same call has another piece, which follows in another record.
+pub const SEND_MORE: u16 = 2;
+/// The count of [`SendRecord::position`] starts anew: what the stream had before is over.
+pub const SEND_NEW: u16 = 4;
 
 /// A call of an SDK function. Ids are not terminated; their lengths count.
 #[repr(C)]
@@ -138,7 +161,7 @@ unsafe impl aya::Pod for Peer {}
 
 const _: () = assert!(size_of::<Header>() == 40);
 const _: () = assert!(size_of::<Peer>() == 24);
-const _: () = assert!(size_of::<SendRecord>() == 40 + 24 + 8);
+const _: () = assert!(size_of::<SendRecord>() == 40 + 24 + 32);
 const _: () = assert!(size_of::<SdkRecord>() == 40 + 8 + 2 * ID_BUFFER_LEN);
 const _: () = assert!(size_of::<ConnectRecord>() == 40 + 24);
 const _: () = assert!(size_of::<ExecRecord>() == 40 + 8 + PATH_LEN);

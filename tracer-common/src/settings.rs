@@ -1,6 +1,8 @@
 //! What the daemon tells the kernel side: offsets within kernel structures and tracepoint records,
 //! written before load, and the on/off switch.
 
+use crate::counters::Hook;
+
 /// Where fields stand, as this kernel's BTF and tracefs say. In bytes from the start of their
 /// structure or record.
 #[repr(C)]
@@ -30,6 +32,16 @@ pub struct Offsets {
     pub sock_daddr: u32,
     /// `sock_common.skc_v6_daddr`.
     pub sock_v6_daddr: u32,
+    /// `sock_common.skc_num`: the port of this end, in host byte order.
+    pub sock_num: u32,
+    /// `sock.sk_protocol`.
+    pub sock_protocol: u32,
+    /// `tcp_sock.write_seq`: number of the next byte that is sent.
+    pub tcp_write_seq: u32,
+    /// `tcp_sock.copied_seq`: number of the next byte that the process reads.
+    pub tcp_copied_seq: u32,
+    /// Zero.
+    pub padding: u32,
     /// Arguments in the record of `syscalls:sys_enter_*`.
     pub syscall_args: u32,
     /// `sock:inet_sock_set_state`: `oldstate`.
@@ -52,8 +64,6 @@ pub struct Offsets {
     pub fork_pid: u32,
     /// `task:task_newtask`: `clone_flags`.
     pub fork_clone_flags: u32,
-    /// Zero.
-    pub padding: u32,
 }
 
 impl Offsets {
@@ -71,6 +81,11 @@ impl Offsets {
         sock_dport: 0,
         sock_daddr: 0,
         sock_v6_daddr: 0,
+        sock_num: 0,
+        sock_protocol: 0,
+        tcp_write_seq: 0,
+        tcp_copied_seq: 0,
+        padding: 0,
         syscall_args: 0,
         state_old: 0,
         state_new: 0,
@@ -82,7 +97,6 @@ impl Offsets {
         exec_filename: 0,
         fork_pid: 0,
         fork_clone_flags: 0,
-        padding: 0,
     };
 }
 
@@ -90,7 +104,7 @@ impl Offsets {
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Offsets {}
 
-const _: () = assert!(size_of::<Offsets>() == 24 * 4);
+const _: () = assert!(size_of::<Offsets>() == 28 * 4);
 
 /// Value of the switch while nothing is counted or captured.
 pub const SWITCH_OFF: u32 = 0;
@@ -102,6 +116,18 @@ pub const SWITCH_ON: u32 = 1;
 pub const TARGET_PENDING: u32 = 1;
 /// State of a process in the table of targets: it belongs to a configured service.
 pub const TARGET_TRACED: u32 = 2;
+/// Added to the state: its messages are of interest.
+pub const TARGET_MESSAGES: u32 = 1 << 8;
+/// Added to the state: bodies of its messages are of interest, too.
+pub const TARGET_BODIES: u32 = 1 << 9;
+/// Added to the state: its messages are of interest where it hands them to a TLS library, too.
+pub const TARGET_TLS: u32 = 1 << 10;
+
+/// What a collector is found by: the port in network byte order, then the address, an IPv4 address as
+/// IPv6 maps it.
+pub type CollectorKey = [u8; 18];
+/// Bits of a whole [`CollectorKey`]; a network has fewer.
+pub const COLLECTOR_KEY_BITS: u32 = 18 * 8;
 
 /// How an id is passed to an SDK function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,4 +196,10 @@ pub const fn cookie_item_id(cookie: u64) -> Option<IdArgument> {
 /// The probe's number in an [`sdk_cookie`].
 pub const fn cookie_probe(cookie: u64) -> u32 {
     (cookie >> 32) as u32
+}
+
+/// What tells two probes of one hook apart where the kernel has no attach cookies: the last twelve bits
+/// of the place, which are the same in the file and in every process that maps it.
+pub const fn place_key(hook: Hook, place: u64) -> u32 {
+    (hook as u32) << 12 | (place & 0xfff) as u32
 }

@@ -55,6 +55,13 @@ pub fn run_always<C: EbpfContext>(
     0
 }
 
+/// Counts a hit beside the one that the hook runs for, and what became of it.
+#[inline(always)]
+pub fn count_further(hook: Hook, result: Result<(), HitOutcome>) {
+    count(hook, HitOutcome::Hit);
+    count(hook, result.err().unwrap_or(HitOutcome::Submitted));
+}
+
 /// Adds one to a counter. Atomic, because a sleepable or preemptible program can be interrupted by
 /// another one on the same CPU between reading and writing the slot.
 #[inline(always)]
@@ -76,13 +83,19 @@ pub fn reserve<T: 'static>() -> Result<RingBufEntry<T>, HitOutcome> {
 /// The common part of a record made now by the current task.
 #[inline(always)]
 pub fn header(kind: u16, hook: Hook, cookie: u64) -> Header {
+    // SAFETY: a helper without arguments.
+    header_at(kind, hook, cookie, unsafe { bpf_ktime_get_ns() })
+}
+
+/// The common part of a record of the current task, of another time.
+#[inline(always)]
+pub fn header_at(kind: u16, hook: Hook, cookie: u64, timestamp_ns: u64) -> Header {
     let (pid, tid) = current();
     Header {
         kind,
         version: VERSION,
         hook: hook as u32,
-        // SAFETY: a helper without arguments.
-        timestamp_ns: unsafe { bpf_ktime_get_ns() },
+        timestamp_ns,
         // SAFETY: a helper without arguments.
         cgroup_id: unsafe { bpf_get_current_cgroup_id() },
         pid,

@@ -4,7 +4,7 @@ use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
-    generated::{bpf_copy_from_user, bpf_probe_read_user, bpf_probe_read_user_str},
+    generated::{self, bpf_copy_from_user, bpf_probe_read_user, bpf_probe_read_user_str},
 };
 use tracer_common::{
     counters::HitOutcome,
@@ -19,6 +19,18 @@ const PAGE_LEN: u64 = 4096;
 pub fn kernel<T>(base: u64, offset: usize) -> Option<T> {
     // SAFETY: the helper checks the address and fails on a bad one.
     unsafe { bpf_probe_read_kernel((base + offset as u64) as *const T) }.ok()
+}
+
+/// Reads one number of the kernel at `base + offset`; 0 where it cannot be read. Without a branch, each
+/// of which doubles what the kernel has to verify after it.
+#[inline(always)]
+pub fn kernel_or_zero<T: From<u8>>(base: u64, offset: usize) -> T {
+    let mut value = T::from(0);
+    let source = (base + offset as u64) as *const c_void;
+    // SAFETY: the room has that size; the helper checks the source, and fills with zeros when it fails.
+    let _ =
+        unsafe { generated::bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, source) };
+    value
 }
 
 /// Reads one value of the traced process at `address`.

@@ -4,7 +4,8 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -16,9 +17,10 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    build,
-    config::{Config, ConfigError, HookChoice},
-    demo, preflight, replay, run, symbols,
+    attach::{self, Trial},
+    baseline, build, compare,
+    config::{Config, ConfigError, DEFAULT_BTF, HookChoice},
+    demo, hold, lint, preflight, replay, run, symbols,
 };
 
 /// From request to exposure to click, seen from the kernel: which tracking links of a
@@ -45,10 +47,21 @@ enum Command {
     Record(RecordArgs),
     /// Join recorded events and print what became of them.
     Replay(replay::ReplayArgs),
+    /// Compare two releases: did users click less, or did links break?
+    Compare(compare::CompareArgs),
+    /// Say what CTR is usual at this hour, from the past week.
+    Baseline(baseline::BaselineArgs),
+    /// Say what is wrong with AnalysisTemplates of Argo Rollouts, and why.
+    Lint(lint::LintArgs),
     /// Show which functions of a program could be probed, at which place, and why there.
     Symbols(SymbolsArgs),
+    /// Have this kernel verify every program of the kernel side, and print what there was to verify.
+    Programs,
     /// Trace a small service with faults of known number, and show the truth beside what was measured.
     Demo(demo::DemoArgs),
+    /// The process that holds programs for a daemon, which starts it with a socket as standard input.
+    #[command(hide = true)]
+    ExecGate,
 }
 
 #[derive(Debug, Args)]
@@ -65,7 +78,7 @@ struct ConfigArgs {
 struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Also write every event to this file; it must not exist yet.
+    /// Also write every event to this file; it must not exist yet. A name in `.zst` packs it.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Let the kernel side log what it loses (it costs something on each loss).
@@ -77,7 +90,7 @@ struct RunArgs {
 struct RecordArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where to; must not exist yet. `-` is standard output.
+    /// Where to; must not exist yet. A name in `.zst` packs it. `-` is standard output.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// End after this long, such as `60s`; without it at SIGTERM or SIGINT.
@@ -124,11 +137,21 @@ pub fn main() -> ExitCode {
         Command::Detach(args) => configured(args).and_then(|config| Ok(detach(&config)?)),
         Command::Check(args) => configured(args).and_then(|config| Ok(check(&config)?)),
         Command::Replay(args) => replay_command(args).map_err(Failure::Failed),
+        Command::Compare(args) => {
+            let compared = compare::run(args, &mut io::stdout().lock(), &mut io::stderr().lock());
+            compared.map(|()| true).map_err(Failure::Failed)
+        }
+        Command::Baseline(args) => {
+            baseline::run(args, &mut io::stdout()).map(|()| true).map_err(Failure::Failed)
+        }
+        Command::Lint(args) => lint::run(args, &mut io::stdout().lock()).map_err(Failure::Failed),
         Command::Symbols(args) => {
             let described =
                 symbols::describe(&args.binary, args.pattern.as_deref(), &mut io::stdout().lock());
             described.map(|()| true).map_err(|error| Failure::Failed(error.into()))
         }
+        Command::Programs => programs().map_err(Failure::Failed),
+        Command::ExecGate => exec_gate().map(|()| true).map_err(Failure::Failed),
         Command::Demo(args) => {
             let mut out = io::stdout();
             demo::run(args, tracer_common::limits::MAX_ID_LEN, &mut out).map_err(Failure::Failed)
@@ -195,8 +218,33 @@ fn detach(config: &Config) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// Prints one line for each program: its name and the number of instructions that the verifier went through,
+/// `?` where the kernel does not tell, or its refusal. A refusal is no failure: there are programs that only
+/// newer kernels take, with others to stand in for them.
+fn programs() -> anyhow::Result<bool> {
+    let offsets = preflight::layout::read(Path::new(DEFAULT_BTF))?;
+    let mut out = io::stdout().lock();
+    for Trial { program, verified } in attach::try_each(offsets)? {
+        match verified {
+            Ok(Some(count)) => writeln!(out, "{program} {count}")?,
+            Ok(None) => writeln!(out, "{program} ?")?,
+            Err(error) => {
+                let text = error.to_string();
+                writeln!(out, "{program} refused: {}", text.lines().next().unwrap_or_default())?;
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn exec_gate() -> anyhow::Result<()> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    hold::serve(UnixStream::from(socket))
+}
+
 fn replay_command(args: &replay::ReplayArgs) -> anyhow::Result<bool> {
-    replay::run(args, &mut io::stdin().lock(), &mut io::stdout().lock(), &mut io::stderr().lock())?;
+    let progress = replay::ProgressDrawTarget::stderr();
+    replay::run(args, io::stdin(), io::stdout(), io::stderr(), progress)?;
     Ok(true)
 }
 

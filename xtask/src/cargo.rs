@@ -7,6 +7,9 @@ use crate::{command, machine::Machine};
 /// The one profile. Compiling the dependencies and the kernel side a second time would cost minutes.
 pub(crate) const PROFILE: &str = "checked";
 
+/// Tells the end-to-end tests which binary to run: they are in another package, which cargo does not tell.
+pub(crate) const BINARY_VARIABLE: &str = "LINKTRACER_BIN";
+
 /// The daemon's package and binary.
 const PACKAGE: &str = "tracer-user";
 const BINARY: &str = "linktracer";

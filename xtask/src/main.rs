@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `lint`, `test`, `bench`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `soak`, `simulate`, `lint`, `deploy`, `bench`, `test`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
@@ -9,12 +9,15 @@ mod bench;
 mod cargo;
 mod command;
 mod demo;
+mod deploy;
 #[path = "../../tracer-user/build/kernel_side.rs"]
 #[expect(dead_code, reason = "shared with the build script, which uses the rest")]
 mod kernel_side;
 mod lint;
 mod machine;
 mod setup;
+mod simulate;
+mod soak;
 mod test;
 mod vm;
 
@@ -37,11 +40,17 @@ enum Task {
     Demo(demo::Arguments),
     /// Run the demo in a virtual machine, on another kernel
     Vm(vm::Arguments),
+    /// Print how often comparisons, baselines and canary gates are right: the tables of docs/decisions.md
+    Simulate,
     /// Formatting and lints, of both sides
     Lint,
+    /// Check the Helm chart against Kubernetes' schemas, and the kustomize base against the chart
+    Deploy(deploy::Arguments),
+    /// Trace processes and ids that come and go, for minutes or hours
+    Soak(soak::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
     Test(test::Arguments),
-    /// Measure the join on one core: speed, memory and steps, beside a plain join
+    /// Measure how fast it is; the figures in docs/performance.md come from here
     Bench(bench::Arguments),
 }
 
@@ -50,7 +59,10 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => demo::main(&arguments).map(|never| match never {}),
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Simulate => simulate::main().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
+        Task::Deploy(arguments) => deploy::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Soak(arguments) => soak::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
         Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),
     };

@@ -12,17 +12,16 @@ use anyhow::{Result, bail};
 use crate::{
     cargo,
     command::visibly,
-    lint,
+    deploy, lint,
     machine::Machine,
-    setup::{self, NGINX, PROMETHEUS, Purpose, short},
+    setup::{self, EXPR, NGINX, PROMETHEUS, Purpose, short},
     vm,
 };
 
-/// Tells the end-to-end tests which binary to run: they are in another package, which cargo does not tell.
-const BINARY_VARIABLE: &str = "LINKTRACER_BIN";
-
 /// Names a Go toolchain to the tests that build Go programs.
 const GO_VARIABLE: &str = "LINKTRACER_GO";
+/// Names a Go workspace with the expr library to the test that compares with it.
+const EXPR_VARIABLE: &str = "LINKTRACER_EXPR";
 /// Makes those tests fail, not skip, where there is none.
 const GO_REQUIRED_VARIABLE: &str = "LINKTRACER_REQUIRE_GO";
 
@@ -139,30 +138,51 @@ fn run(machine: &Machine, arguments: &Arguments) -> Stages {
     };
     let ready = stages.run("setup", true, || setup::run(machine, purpose));
     stages.run("lint", ready, || lint::run(machine));
-    let built = stages.run("build", ready, || cargo::build(machine).map(drop));
+    let built = stages.run("build", ready, || build(machine, arguments));
     if arguments.unit_only {
         stages.run("tests of the library", built, || cargo_test(machine, arguments));
         return stages;
     }
+    stages.run("deploy", ready, || deploy::run(machine, false));
     stages.run("tests", built, || cargo_test(machine, arguments));
     if !arguments.native_only {
-        stages.run("vm 6.1", built, || vm::demo_everywhere(machine, vm::kernel::DEFAULT));
+        stages.run("vm 6.1", built, || vm::check(machine, vm::kernel::DEFAULT));
+        stages.run("vm newest", built, || vm::check(machine, vm::kernel::NEWEST));
     }
     stages
 }
 
+/// The daemon, and the service in Rust that the end-to-end tests trace.
+fn build(machine: &Machine, arguments: &Arguments) -> Result<()> {
+    cargo::build(machine)?;
+    if arguments.unit_only {
+        return Ok(());
+    }
+    // Together with the daemon's package, so that what both are made of is the same.
+    visibly(cargo::cargo(machine, "build").args([
+        "--package",
+        "tracer-user",
+        "--package",
+        "rustservice",
+        "--bins",
+    ]))
+}
+
 fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {
     let mut test = cargo::cargo(machine, "test");
-    test.args(["--workspace", "--exclude", "tracer-ebpf", "--no-fail-fast"]);
+    test.args(["--workspace", "--exclude", "tracer-ebpf", "--exclude", "rustservice", "--no-fail-fast"]);
     if arguments.unit_only {
         test.args(["--exclude", "tests"]);
     }
     if arguments.long {
         test.env(LONG_VARIABLE, "1");
     }
-    test.env(BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
+    test.env(cargo::BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
     if !arguments.unit_only {
         test.env(GO_VARIABLE, setup::go_binary(machine)).env(GO_REQUIRED_VARIABLE, "1");
+        if let Some(package) = setup::extracted(machine, EXPR) {
+            test.env(EXPR_VARIABLE, package.join("usr/share/gocode"));
+        }
     }
     visibly(&mut test)
 }
@@ -174,7 +194,8 @@ fn path_with_tools(machine: &Machine) -> OsString {
     let tools = programs
         .into_iter()
         .filter_map(|(package, folder)| Some(setup::extracted(machine, package)?.join(folder)));
-    let all = env::split_paths(&path).chain(tools);
+    let node = setup::node_folder(machine);
+    let all = node.into_iter().chain(env::split_paths(&path)).chain(tools);
     env::join_paths(all).unwrap_or(path)
 }
 

@@ -31,9 +31,9 @@ const PROTOCOL_TCP: u16 = 6;
 #[kprobe]
 pub fn connect_kprobe(context: ProbeContext) -> u32 {
     emit::run(&context, Hook::Connect, || {
-        send::require_target()?;
+        send::target()?;
         let sock = context.arg::<u64>(0).ok_or(HitOutcome::ReadFault)?;
-        submit(Hook::Connect, socket::of_sock(sock))
+        submit(Hook::Connect, &socket::of_sock(sock))
     })
 }
 
@@ -50,7 +50,7 @@ fn try_state_change(context: &TracePointContext) -> Result<(), HitOutcome> {
     if state != TCP_SYN_SENT || protocol != PROTOCOL_TCP {
         return Err(HitOutcome::Filtered);
     }
-    send::require_target()?;
+    send::target()?;
     let family: u16 = read::kernel(base, offset!(state_family)).ok_or(HitOutcome::ReadFault)?;
     let port: u16 = read::kernel(base, offset!(state_dport)).ok_or(HitOutcome::ReadFault)?;
     let mut peer = Peer { family, port_be: port.to_be(), padding: 0, address: [0; 16] };
@@ -67,14 +67,14 @@ fn try_state_change(context: &TracePointContext) -> Result<(), HitOutcome> {
         }
         _ => return Err(HitOutcome::Filtered),
     }
-    submit(Hook::Connect, peer)
+    submit(Hook::Connect, &peer)
 }
 
 /// Tells the daemon that the process turned to `peer`.
 #[inline(always)]
-pub fn submit(hook: Hook, peer: Peer) -> Result<(), HitOutcome> {
+pub fn submit(hook: Hook, peer: &Peer) -> Result<(), HitOutcome> {
     let mut entry = emit::reserve::<ConnectRecord>()?;
-    entry.write(ConnectRecord { header: emit::header(KIND_CONNECT, hook, 0), peer });
+    entry.write(ConnectRecord { header: emit::header(KIND_CONNECT, hook, 0), peer: *peer });
     emit::submit(entry, Wakeup::Batched);
     Ok(())
 }

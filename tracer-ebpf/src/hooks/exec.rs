@@ -18,7 +18,7 @@ use tracer_common::{
 
 use crate::{
     emit::{self, Wakeup},
-    maps::{TARGETS, offset},
+    maps::{self, TARGETS, offset},
     read,
 };
 
@@ -30,7 +30,7 @@ pub fn exec_tracepoint(context: TracePointContext) -> u32 {
 #[inline(always)]
 fn try_exec(context: &TracePointContext) -> Result<(), HitOutcome> {
     let (pid, _) = emit::current();
-    TARGETS.insert(pid, TARGET_PENDING, 0).map_err(|_| HitOutcome::TargetsFull)?;
+    TARGETS.insert(pid, TARGET_PENDING | maps::pending_flags(), 0).map_err(|_| HitOutcome::TargetsFull)?;
     let base = context.as_ptr() as u64;
     // A `__data_loc`: the length in the upper half, the distance from the record's start in the lower.
     let location: u32 = read::kernel(base, offset!(exec_filename)).ok_or(HitOutcome::ReadFault)?;

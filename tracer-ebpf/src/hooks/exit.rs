@@ -24,7 +24,7 @@ fn try_exit() -> Result<(), HitOutcome> {
     if pid != tid {
         return Err(HitOutcome::Filtered);
     }
-    send::require_target()?;
+    send::target()?;
     let mut entry = emit::reserve::<Header>()?;
     entry.write(emit::header(KIND_EXIT, Hook::Exit, 0));
     emit::submit(entry, Wakeup::Batched);

@@ -11,6 +11,8 @@ mod this {
 
     use aya_ebpf::bindings::pt_regs;
 
+    /// Where the program stands: at a probe, the probed instruction.
+    pub const INSTRUCTION: usize = offset_of!(pt_regs, rip);
     /// A system call's: the fourth goes in r10, because the `syscall` instruction itself takes rcx.
     pub const SYSCALL: [usize; 4] = [
         offset_of!(pt_regs, rdi),
@@ -43,6 +45,8 @@ mod this {
 
 #[cfg(not(bpf_target_arch = "x86_64"))]
 mod this {
+    /// Where the program stands: on arm64 after x0 to x30 and the stack pointer.
+    pub const INSTRUCTION: usize = 32 * 8;
     /// A system call's: on arm64 the saved registers start with x0, x1, x2, x3.
     pub const SYSCALL: [usize; 4] = [0, 8, 16, 24];
     /// A C function's: on arm64 x0 to x7.
@@ -50,6 +54,9 @@ mod this {
     /// A Go function's: on arm64 x0 to x15.
     pub const GO: [usize; 9] = [0, 8, 16, 24, 32, 40, 48, 56, 64];
 }
+
+/// Where the address of the probed instruction is.
+pub const INSTRUCTION: usize = this::INSTRUCTION;
 
 /// Where the `index`th argument of a system call is, 0 to 3.
 #[inline(always)]

@@ -11,7 +11,11 @@ use tracer_common::{
     limits::MAX_MESSAGES_PER_CALL,
 };
 
-use super::{send, sendmsg, syscall::Arguments};
+use super::{
+    send::{self, Buffers},
+    sendmsg::MessageHeader,
+    syscall::Arguments,
+};
 use crate::emit;
 
 /// Bytes from one `struct mmsghdr` to the next on 64-bit machines.
@@ -39,7 +43,7 @@ fn each_message(arguments: &impl Arguments) -> u32 {
     if count > MAX_MESSAGES_PER_CALL as u64 {
         // What goes beyond is one hit, whatever its number: it says that something was not seen.
         emit::run(arguments, Hook::Sendmmsg, || {
-            send::require_target()?;
+            send::target()?;
             Err(HitOutcome::OutOfBounds)
         });
     }
@@ -48,7 +52,9 @@ fn each_message(arguments: &impl Arguments) -> u32 {
 
 #[inline(always)]
 fn try_sendmmsg(arguments: &impl Arguments, index: u64) -> Result<(), HitOutcome> {
-    send::require_target()?;
+    let target = send::target()?;
     let address = arguments.argument(1) + index * MESSAGE_STRIDE;
-    sendmsg::capture_message(Hook::Sendmmsg, arguments.argument(0), address)
+    let message = MessageHeader::read(address)?;
+    let buffers = Buffers::first_of(message.pieces, message.piece_count)?;
+    send::capture(Hook::Sendmmsg, target, arguments.argument(0), buffers)
 }

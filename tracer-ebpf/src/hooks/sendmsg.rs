@@ -9,7 +9,7 @@ use aya_ebpf::{
 use tracer_common::counters::{HitOutcome, Hook};
 
 use super::{
-    send::{self, Piece},
+    send::{self, Buffers},
     syscall::Arguments,
 };
 use crate::{emit, read};
@@ -20,8 +20,8 @@ use crate::{emit, read};
 pub struct MessageHeader {
     name: u64,
     name_len: u64,
-    pieces: u64,
-    piece_count: u64,
+    pub pieces: u64,
+    pub piece_count: u64,
     control: u64,
     control_len: u64,
     flags: u64,
@@ -39,17 +39,16 @@ pub fn sendmsg_tracepoint(context: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn try_sendmsg(arguments: &impl Arguments) -> Result<(), HitOutcome> {
-    send::require_target()?;
-    capture_message(Hook::Sendmsg, arguments.argument(0), arguments.argument(1))
+    let target = send::target()?;
+    let message = MessageHeader::read(arguments.argument(1))?;
+    let buffers = Buffers::vector(message.pieces, message.piece_count)?;
+    send::capture(Hook::Sendmsg, target, arguments.argument(0), buffers)
 }
 
-/// Captures the message whose header is at `address`.
-#[inline(always)]
-pub fn capture_message(hook: Hook, descriptor: u64, address: u64) -> Result<(), HitOutcome> {
-    let message: MessageHeader = read::user(address).ok_or(HitOutcome::ReadFault)?;
-    if message.piece_count == 0 {
-        return Err(HitOutcome::Filtered);
+impl MessageHeader {
+    /// The message whose header is at `address`.
+    #[inline(always)]
+    pub fn read(address: u64) -> Result<Self, HitOutcome> {
+        read::user(address).ok_or(HitOutcome::ReadFault)
     }
-    let piece: Piece = read::user(message.pieces).ok_or(HitOutcome::ReadFault)?;
-    send::capture(hook, descriptor, piece)
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use tracer_common::counters::{HitOutcome, Hook};
 
 use super::{
-    send::{self, Piece},
+    send::{self, Buffers},
     syscall::Arguments,
 };
 use crate::emit;
@@ -27,7 +27,7 @@ pub fn sendto_tracepoint(context: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn try_sendto(arguments: &impl Arguments) -> Result<(), HitOutcome> {
-    send::require_target()?;
-    let piece = Piece { address: arguments.argument(1), len: arguments.argument(2) };
-    send::capture(Hook::Sendto, arguments.argument(0), piece)
+    let target = send::target()?;
+    let buffers = Buffers::one(arguments.argument(1), arguments.argument(2));
+    send::capture(Hook::Sendto, target, arguments.argument(0), buffers)
 }

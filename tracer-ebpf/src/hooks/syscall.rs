@@ -17,7 +17,7 @@ pub trait Arguments: EbpfContext {
 impl Arguments for TracePointContext {
     #[inline(always)]
     fn argument(&self, index: usize) -> u64 {
-        read::kernel(self.as_ptr() as u64, offset!(syscall_args) + index * 8).unwrap_or(0)
+        read::kernel_or_zero(self.as_ptr() as u64, offset!(syscall_args) + index * 8)
     }
 }
 
@@ -27,6 +27,6 @@ impl Arguments for ProbeContext {
     #[inline(always)]
     fn argument(&self, index: usize) -> u64 {
         let registers = self.arg::<u64>(0).unwrap_or(0);
-        read::kernel(registers, registers::syscall_argument(index)).unwrap_or(0)
+        read::kernel_or_zero(registers, registers::syscall_argument(index))
     }
 }

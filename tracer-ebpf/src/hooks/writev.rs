@@ -9,10 +9,10 @@ use aya_ebpf::{
 use tracer_common::counters::{HitOutcome, Hook};
 
 use super::{
-    send::{self, Piece},
+    send::{self, Buffers},
     syscall::Arguments,
 };
-use crate::{emit, read};
+use crate::emit;
 
 #[kprobe]
 pub fn writev_kprobe(context: ProbeContext) -> u32 {
@@ -26,10 +26,7 @@ pub fn writev_tracepoint(context: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn try_writev(arguments: &impl Arguments) -> Result<(), HitOutcome> {
-    send::require_target()?;
-    if arguments.argument(2) == 0 {
-        return Err(HitOutcome::Filtered);
-    }
-    let piece: Piece = read::user(arguments.argument(1)).ok_or(HitOutcome::ReadFault)?;
-    send::capture(Hook::Writev, arguments.argument(0), piece)
+    let target = send::target()?;
+    let buffers = Buffers::vector(arguments.argument(1), arguments.argument(2))?;
+    send::capture(Hook::Writev, target, arguments.argument(0), buffers)
 }

@@ -2,12 +2,12 @@
 //!
 //! With pins, a hook whose link is there already is left as it is, and each new link is pinned.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use aya::{
     Ebpf,
     programs::{
-        KProbe, ProgramError, TracePoint,
+        KProbe, Program, ProgramError, TracePoint,
         links::{FdLink, LinkError},
     },
 };
@@ -122,8 +122,8 @@ fn attach(
     if let Some((program, function)) = plan.kprobe
         && choice != HookChoice::Tracepoint
     {
-        let pin = pins.map(|pins| pins.path(&link_name(plan.hook, HookKind::Kprobe)));
-        match kprobe(ebpf, program, function, pin.as_deref())? {
+        let pins = HookPins::of(pins, plan.hook, HookKind::Kprobe, program);
+        match kprobe(ebpf, program, function, pins.as_ref())? {
             Ok(()) => return Ok(AttachedHook { hook: plan.hook, kind: HookKind::Kprobe }),
             Err(error) => {
                 tracing::debug!(hook = plan.hook.name(), %error, "no kprobe");
@@ -133,8 +133,8 @@ fn attach(
     }
     if plan.kprobe.is_none() || choice != HookChoice::Kprobe {
         let (program, category, name) = plan.tracepoint;
-        let pin = pins.map(|pins| pins.path(&link_name(plan.hook, HookKind::Tracepoint)));
-        match tracepoint(ebpf, program, category, name, pin.as_deref())? {
+        let pins = HookPins::of(pins, plan.hook, HookKind::Tracepoint, program);
+        match tracepoint(ebpf, program, category, name, pins.as_ref())? {
             Ok(()) => return Ok(AttachedHook { hook: plan.hook, kind: HookKind::Tracepoint }),
             Err(error) => reasons.push(format!("tracepoint {category}:{name}: {}", chain(&error))),
         }
@@ -151,21 +151,21 @@ fn kprobe(
     ebpf: &mut Ebpf,
     program: &'static str,
     function: &str,
-    pin: Option<&Path>,
+    pins: Option<&HookPins>,
 ) -> Result<Result<(), ProgramError>, AttachError> {
     let found = ebpf.program_mut(program).ok_or(AttachError::Missing(program))?;
     let link = (|| {
         let kprobe: &mut KProbe = found.try_into()?;
         kprobe.load()?;
         match kprobe.attach(function, 0) {
-            Ok(link) => pin.map(|_| kprobe.take_link(link)).transpose(),
+            Ok(link) => pins.map(|_| kprobe.take_link(link)).transpose(),
             Err(error) => {
                 kprobe.unload()?;
                 Err(error)
             }
         }
     })();
-    keep(link, pin)
+    keep(found, link, pins)
 }
 
 fn tracepoint(
@@ -173,30 +173,50 @@ fn tracepoint(
     program: &'static str,
     category: &str,
     name: &str,
-    pin: Option<&Path>,
+    pins: Option<&HookPins>,
 ) -> Result<Result<(), ProgramError>, AttachError> {
     let found = ebpf.program_mut(program).ok_or(AttachError::Missing(program))?;
     let link = (|| {
         let tracepoint: &mut TracePoint = found.try_into()?;
         tracepoint.load()?;
         let link = tracepoint.attach(category, name)?;
-        pin.map(|_| tracepoint.take_link(link)).transpose()
+        pins.map(|_| tracepoint.take_link(link)).transpose()
     })();
-    keep(link, pin)
+    keep(found, link, pins)
 }
 
-/// Pins a link that was taken out of its program for that.
+/// Where the pins of a hook are.
+struct HookPins {
+    link: PathBuf,
+    program: PathBuf,
+}
+
+impl HookPins {
+    fn of(pins: Option<&PinSet>, hook: Hook, kind: HookKind, program: &str) -> Option<Self> {
+        let pins = pins?;
+        Some(Self { link: pins.path(&link_name(hook, kind)), program: pins.program_path(program) })
+    }
+}
+
+/// Pins a program, and its link, which was taken out of it for that.
 fn keep<L>(
+    program: &mut Program,
     link: Result<Option<L>, ProgramError>,
-    pin: Option<&Path>,
+    pins: Option<&HookPins>,
 ) -> Result<Result<(), ProgramError>, AttachError>
 where
     FdLink: TryFrom<L, Error = LinkError>,
 {
-    match (link, pin) {
-        (Ok(Some(link)), Some(path)) => pins::pin(link, path).map(Ok),
-        (link, _) => Ok(link.map(drop)),
-    }
+    let (link, pins) = match (link, pins) {
+        (Ok(Some(link)), Some(pins)) => (link, pins),
+        (link, _) => return Ok(link.map(drop)),
+    };
+    // A kernel that cannot pin the link says so first.
+    pins::pin(link, &pins.link)?;
+    program
+        .pin(&pins.program)
+        .map_err(|error| AttachError::Pin { path: pins.program.clone(), reason: error.to_string() })?;
+    Ok(Ok(()))
 }
 
 /// An error with all its causes: the kernel's own word is the last of them.

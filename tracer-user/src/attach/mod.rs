@@ -6,32 +6,45 @@
 //! With pins it all outlives the process, and is taken over where it is there already (`pins`).
 
 mod hooks;
+mod links;
 pub mod pins;
+mod programs;
 mod ring;
 mod sdk;
+#[cfg(test)]
+mod stack;
+mod tls;
+mod usdt;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::path::{Path, PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{
+        Array, HashMap, MapData, PerCpuArray,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use tracer_common::{
     counters::{COUNTER_COUNT, HitOutcome, Hook, counter_index},
     limits::WAKEUP_FILL_DIVISOR,
-    record::{FAMILY_INET, FAMILY_INET6, Peer},
-    settings::{Offsets, SWITCH_OFF, SWITCH_ON, TARGET_TRACED},
+    settings::{
+        COLLECTOR_KEY_BITS, CollectorKey, Offsets, SWITCH_OFF, SWITCH_ON, TARGET_BODIES, TARGET_MESSAGES,
+        TARGET_TLS, TARGET_TRACED,
+    },
+    usdt::MAX_USDT_SITES,
 };
 
 pub use self::{
     hooks::{AttachedHook, HookKind},
+    programs::{Trial, try_each},
     ring::Ring,
-    sdk::{SdkFunction, SdkSite},
+    sdk::{SdkFunction, SdkPlace, SdkSite},
+    tls::{TLS_FUNCTIONS, TlsFunction},
+    usdt::UsdtPlace,
 };
-use crate::config::HookChoice;
+use self::{links::ProbeLinks, programs::LoadedPrograms};
+use crate::config::{HookChoice, Network, Service};
 use pins::PinSet;
 
 /// Why the kernel side is not in place.
@@ -63,6 +76,18 @@ pub enum AttachError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Without attach cookies, two probes look alike to the kernel side.
+    #[error(
+        "cannot attach to {file} at offset {offset:#x}: this kernel has no attach cookies (5.15 and later do), and \
+         another function, or one of another service, is traced at the same place within a page\n  remedy: a newer \
+         kernel, or trace only one of the two"
+    )]
+    SamePlace {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+    },
     /// A probe on an SDK function was refused.
     #[error("cannot attach to {file} at offset {offset:#x}: {error}")]
     Sdk {
@@ -81,6 +106,34 @@ pub enum AttachError {
         /// Why.
         reason: String,
     },
+    /// A USDT probe with a semaphore was refused.
+    #[error(
+        "cannot attach to {file} at offset {offset:#x}: {error}\n  remedy: a USDT probe with a semaphore needs the `ref_ctr_offset` of /sys/bus/event_source/devices/uprobe/format"
+    )]
+    Semaphore {
+        /// Which file.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The kernel cannot tell one USDT probe from another.
+    #[error(
+        "no USDT probe of {file} can be traced: this kernel has no attach cookies\n  remedy: kernel 5.15 or later, or trace a function (`symbol`)"
+    )]
+    NoUsdt {
+        /// Which file.
+        file: PathBuf,
+    },
+    /// The kernel side's table is full.
+    #[error(
+        "no room for another place of a USDT probe in {file}: {MAX_USDT_SITES} are in use\n  remedy: name fewer probes"
+    )]
+    TooManyUsdtSites {
+        /// Which file.
+        file: PathBuf,
+    },
 }
 
 /// The kernel side's object file, built by build.rs.
@@ -91,8 +144,11 @@ pub struct Kernel {
     ebpf: Ebpf,
     hooks: Vec<AttachedHook>,
     sdk: sdk::SdkProbes,
+    usdt: usdt::UsdtProbes,
+    links: ProbeLinks,
     pins: Option<PinSet>,
     targets: HashMap<MapData, u32, u32>,
+    collectors: LpmTrie<MapData, CollectorKey, u32>,
     switch: Array<MapData, u32>,
     kernel_log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
 }
@@ -114,8 +170,10 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// Which kind of hook to use.
     pub hooks: HookChoice,
-    /// Addresses of collectors: sends to them are reports.
-    pub collectors: Vec<SocketAddr>,
+    /// Are there collectors? Sends to them are reports; which they are is said later.
+    pub has_collectors: bool,
+    /// Added to the state of a process that is not known yet.
+    pub pending_flags: u32,
     /// Let the kernel side log what it loses, at some cost per loss.
     pub kernel_log: bool,
 }
@@ -127,37 +185,25 @@ impl Kernel {
     /// # Errors
     /// See [`AttachError`]; nothing stays attached but what was pinned by then.
     pub fn load(settings: &Settings, pins: Option<PinSet>) -> Result<(Self, Channels), AttachError> {
-        let wakeup_bytes = u64::from(settings.ring_bytes) / WAKEUP_FILL_DIVISOR;
-        let log_level: u8 = if settings.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
-        let has_collectors = u32::from(!settings.collectors.is_empty());
-        let mut loader = EbpfLoader::new();
         if let Some(pins) = &pins {
             pins.create()
                 .map_err(|error| AttachError::Pin { path: pins.path(""), reason: error.to_string() })?;
-            for name in pins::PINNED_MAPS {
-                loader.map_pin_path(name, pins.path(name));
-            }
         }
-        let mut ebpf = loader
-            .override_global("OFFSETS", &settings.offsets, true)
-            .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
-            .override_global("HAS_COLLECTORS", &has_collectors, true)
-            .override_global(aya_log::LEVEL, &log_level, true)
-            .map_max_entries("EVENTS", settings.ring_bytes)
-            .load(OBJECT)?;
+        let mut ebpf = load_object(settings, pins.as_ref())?;
         let ring = ebpf.take_map("EVENTS").ok_or(AttachError::Missing("EVENTS"))?;
         let ring = Ring::open(ring).map_err(|error| AttachError::Map { name: "EVENTS", error })?;
-        let counters = Counters { map: take(&mut ebpf, "COUNTERS")? };
+        let counters = take(&mut ebpf, "COUNTERS")?;
         let targets = take(&mut ebpf, "TARGETS")?;
         let switch = take(&mut ebpf, "SWITCH")?;
-        let mut collectors: HashMap<MapData, Peer, u32> = take(&mut ebpf, "COLLECTORS")?;
-        for peer in settings.collectors.iter().flat_map(|address| peers(*address)) {
-            collectors.insert(peer, 1, 0).map_err(|error| AttachError::Map { name: "COLLECTORS", error })?;
-        }
+        let collectors = take(&mut ebpf, "COLLECTORS")?;
         let kernel_log = settings.kernel_log.then(|| aya_log::EbpfLogger::init(&mut ebpf).ok()).flatten();
         let hooks = hooks::attach_all(&mut ebpf, settings.hooks, pins.as_ref())?;
-        let sdk = sdk::SdkProbes::load(&mut ebpf, pins.as_ref())?;
-        let kernel = Self { ebpf, hooks, sdk, pins, targets, switch, kernel_log };
+        let places = (!has_cookies()).then(|| take(&mut ebpf, "PLACES")).transpose()?;
+        let links = ProbeLinks::of(pins.as_ref());
+        let sdk = sdk::SdkProbes::load(&mut ebpf, places)?;
+        let usdt = usdt::UsdtProbes::new(take(&mut ebpf, "USDT_SITES")?, sdk.sleepable(), &links);
+        let counters = Counters { map: counters, programs: LoadedPrograms::of(&ebpf, pins.as_ref()) };
+        let kernel = Self { ebpf, hooks, sdk, usdt, links, pins, targets, collectors, switch, kernel_log };
         Ok((kernel, Channels { ring, counters }))
     }
 
@@ -177,21 +223,40 @@ impl Kernel {
     }
 
     /// Attaches to one place in one file, in every process that maps it. False when a predecessor did.
-    /// The probe goes with this process until [`Self::pin_sdk`].
+    /// The probe goes with this process until [`Self::pin_probes`].
+    ///
+    /// # Errors
+    /// The kernel refuses, or the table of USDT probes is full.
+    pub fn attach_sdk(&mut self, site: &SdkSite) -> Result<bool, AttachError> {
+        match &site.place {
+            SdkPlace::Function(ids) => self.sdk.attach(&mut self.ebpf, site, *ids, &mut self.links),
+            SdkPlace::Usdt(place) => self.usdt.attach(&mut self.ebpf, site, place, &mut self.links),
+        }
+    }
+
+    /// Attaches to a function of a TLS library, in every process that maps the file; which of them
+    /// count is in the table of processes. True when the probe is new.
     ///
     /// # Errors
     /// [`AttachError::Sdk`].
-    pub fn attach_sdk(&mut self, site: &SdkSite) -> Result<bool, AttachError> {
-        self.sdk.attach(&mut self.ebpf, site, self.pins.is_some())
+    pub fn attach_tls(
+        &mut self,
+        function: &TlsFunction,
+        file: &Path,
+        file_identity: &str,
+        offset: u64,
+    ) -> Result<bool, AttachError> {
+        let name = format!("tls-{file_identity}-{offset:x}");
+        tls::attach(&mut self.ebpf, function, file, offset, name, &mut self.links)
     }
 
-    /// Has the probes on SDK functions outlive this process, where there are pins. Until then, whoever
+    /// Has the probes on functions outlive this process, where there are pins. Until then, whoever
     /// comes after a sudden end attaches them anew, and knows that they were not there.
     ///
     /// # Errors
     /// [`AttachError::Pin`].
-    pub fn pin_sdk(&mut self) -> Result<(), AttachError> {
-        self.pins.as_ref().map_or(Ok(()), |pins| self.sdk.pin(pins))
+    pub fn pin_probes(&mut self) -> Result<(), AttachError> {
+        self.pins.as_ref().map_or(Ok(()), |pins| self.links.pin(pins))
     }
 
     /// Says that whoever comes next can go on with this kernel side.
@@ -212,14 +277,31 @@ impl Kernel {
         self.switch.set(0, value, 0).map_err(|error| AttachError::Map { name: "SWITCH", error })
     }
 
-    /// Captures what the process sends and connects to.
+    /// Captures what the process sends and connects to, as far as its service asks for it
+    /// ([`target_flags`]).
     ///
     /// # Errors
     /// [`AttachError::Map`], when the table is full.
-    pub fn trace_process(&mut self, pid: u32) -> Result<(), AttachError> {
+    pub fn trace_process(&mut self, pid: u32, flags: u32) -> Result<(), AttachError> {
         self.targets
-            .insert(pid, TARGET_TRACED, 0)
+            .insert(pid, TARGET_TRACED | flags, 0)
             .map_err(|error| AttachError::Map { name: "TARGETS", error })
+    }
+
+    /// From now on what goes to a port of this network is a report.
+    ///
+    /// # Errors
+    /// [`AttachError::Map`], when the table is full.
+    pub fn add_collector(&mut self, network: Network, port: u16) -> Result<(), AttachError> {
+        self.collectors
+            .insert(&collector_key(network, port), 1, 0)
+            .map_err(|error| AttachError::Map { name: "COLLECTORS", error })
+    }
+
+    /// No longer a collector.
+    pub fn remove_collector(&mut self, network: Network, port: u16) {
+        // What is not in the table is as forgotten as it can be.
+        let _ = self.collectors.remove(&collector_key(network, port));
     }
 
     /// No longer captures what the process sends and connects to.
@@ -241,18 +323,47 @@ impl Kernel {
     }
 }
 
-/// The forms in which a socket can give this address as its other end.
-fn peers(address: SocketAddr) -> Vec<Peer> {
-    let peer = |family, address| Peer { family, port_be: 0, padding: 0, address };
-    let forms = match address.ip().to_canonical() {
-        IpAddr::V4(ip) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&ip.octets());
-            vec![peer(FAMILY_INET, bytes), peer(FAMILY_INET6, ip.to_ipv6_mapped().octets())]
+/// Creates the maps and makes the programs ready to be loaded one by one.
+fn load_object(settings: &Settings, pins: Option<&PinSet>) -> Result<Ebpf, AttachError> {
+    let wakeup_bytes = u64::from(settings.ring_bytes) / WAKEUP_FILL_DIVISOR;
+    let log_level: u8 = if settings.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
+    let has_collectors = u32::from(settings.has_collectors);
+    let mut loader = EbpfLoader::new();
+    if let Some(pins) = pins {
+        for name in pins::PINNED_MAPS {
+            loader.map_pin_path(name, pins.path(name));
         }
-        IpAddr::V6(ip) => vec![peer(FAMILY_INET6, ip.octets())],
-    };
-    forms.into_iter().map(|form| Peer { port_be: address.port().to_be(), ..form }).collect()
+    }
+    Ok(loader
+        .override_global("OFFSETS", &settings.offsets, true)
+        .override_global("WAKEUP_BYTES", &wakeup_bytes, true)
+        .override_global("HAS_COLLECTORS", &has_collectors, true)
+        .override_global("PENDING_FLAGS", &settings.pending_flags, true)
+        .override_global("HAS_COOKIES", &u32::from(has_cookies()), true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries("EVENTS", settings.ring_bytes)
+        .load(OBJECT)?)
+}
+
+/// Does the kernel hand a cookie to the programs of a probe? Found by loading a program that asks for one.
+fn has_cookies() -> bool {
+    aya::features().bpf_cookie()
+}
+
+/// What the kernel side has to know of a process of this service.
+pub const fn target_flags(service: &Service) -> u32 {
+    let Some(request) = &service.request else { return 0 };
+    let bodies = if request.body.is_some() { TARGET_BODIES } else { 0 };
+    let tls = if request.tls { TARGET_TLS } else { 0 };
+    TARGET_MESSAGES | bodies | tls
+}
+
+/// Key of a network in the kernel's table: the port is always compared as a whole.
+fn collector_key(network: Network, port: u16) -> Key<CollectorKey> {
+    let mut key: CollectorKey = [0; size_of::<CollectorKey>()];
+    key[..2].copy_from_slice(&port.to_be_bytes());
+    key[2..].copy_from_slice(&network.first_address().octets());
+    Key::new(COLLECTOR_KEY_BITS - 128 + u32::from(network.prefix_len()), key)
 }
 
 /// Takes a map out of the object.
@@ -267,6 +378,7 @@ where
 /// The kernel side's counters.
 pub struct Counters {
     map: PerCpuArray<MapData, u64>,
+    programs: LoadedPrograms,
 }
 
 impl Counters {
@@ -279,9 +391,24 @@ impl Counters {
         Ok(values.iter().sum())
     }
 
-    /// Every count by its place in the table; one that cannot be read is 0.
+    /// How many counts [`Self::all`] has.
+    pub const COUNT: usize = COUNTER_COUNT as usize + Hook::ALL.len();
+
+    /// Where in [`Self::all`] it stands how often a hook was skipped.
+    pub const fn place_of_skipped(hook: Hook) -> usize {
+        COUNTER_COUNT as usize + hook as usize
+    }
+
+    /// Every count by its place in the table; one that cannot be read is 0. After them, how often each
+    /// hook was skipped.
     pub fn all(&self) -> Vec<u64> {
         let count = |place| self.map.get(&place, 0).map_or(0, |values| values.iter().sum());
-        (0..COUNTER_COUNT).map(count).collect()
+        let skipped = Hook::ALL.into_iter().map(|hook| self.skipped(hook));
+        (0..COUNTER_COUNT).map(count).chain(skipped).collect()
+    }
+
+    /// How often the kernel did not run the hook at all, where it tells.
+    pub fn skipped(&self, hook: Hook) -> u64 {
+        self.programs.skipped(hook)
     }
 }

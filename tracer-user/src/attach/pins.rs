@@ -9,10 +9,14 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::CString,
     fs::{self, File},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd},
+        unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,10 +30,13 @@ use tracer_common::{
     settings::SWITCH_OFF,
 };
 
-use super::{AttachError, Counters, OBJECT, Ring};
+use super::{AttachError, Counters, LoadedPrograms, OBJECT, Ring};
 
 /// Maps that a successor needs, by their names in the object.
-pub(super) const PINNED_MAPS: [&str; 5] = ["EVENTS", "COUNTERS", "TARGETS", "SWITCH", "COLLECTORS"];
+pub(super) const PINNED_MAPS: [&str; 7] =
+    ["EVENTS", "COUNTERS", "TARGETS", "SWITCH", "COLLECTORS", "WINDOWS", "USDT_SITES"];
+/// Names of programs begin like this.
+const PROGRAM_PREFIX: &str = "program-";
 /// A predecessor that was killed may take this long to be gone.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
 /// Hits that are under way when capture is switched off are done long before.
@@ -163,11 +170,28 @@ impl PinSet {
         self.folder.join(name)
     }
 
+    /// Where the pin of a program is: the kernel counts there how often it did not run it.
+    pub(super) fn program_path(&self, program: &str) -> PathBuf {
+        self.path(&format!("{PROGRAM_PREFIX}{program}"))
+    }
+
     /// Names of all links.
     pub(super) fn links(&self) -> BTreeSet<String> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().filter_map(Result::ok);
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| !PINNED_MAPS.contains(&name.as_str())).collect()
+        names
+            .filter(|name| !PINNED_MAPS.contains(&name.as_str()) && !name.starts_with(PROGRAM_PREFIX))
+            .collect()
+    }
+
+    /// Names of all programs, and where their pins are.
+    pub(super) fn programs(&self) -> Vec<(String, PathBuf)> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().filter_map(Result::ok);
+        let of = |path: PathBuf| {
+            let name = path.file_name()?.to_str()?.strip_prefix(PROGRAM_PREFIX)?.to_owned();
+            Some((name, path))
+        };
+        entries.filter_map(|entry| of(entry.path())).collect()
     }
 
     /// Gives it its own name.
@@ -185,7 +209,8 @@ impl PinSet {
     /// Ends its capture and returns its counters once they stand still; `None` where it has none.
     pub fn stop(&self) -> Option<Counters> {
         self.switch()?.set(0, SWITCH_OFF, 0).ok()?;
-        let counters = Counters { map: PerCpuArray::try_from(self.map("COUNTERS")?).ok()? };
+        let map = PerCpuArray::try_from(self.map("COUNTERS")?).ok()?;
+        let counters = Counters { map, programs: LoadedPrograms::pinned(self) };
         let deadline = Instant::now() + QUIET_LIMIT;
         while !is_quiet(&counters) && Instant::now() < deadline {
             std::thread::yield_now();
@@ -232,4 +257,24 @@ where
     let link = FdLink::try_from(link)
         .map_err(|_| failed("kernels before 5.15 cannot pin the links of probes".to_owned()))?;
     link.pin(path).map(drop).map_err(|error| failed(error.to_string()))
+}
+
+/// Pins what the descriptor is, as [`pin`] does for links of the library.
+pub(super) fn pin_descriptor(descriptor: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    const BPF_OBJ_PIN: libc::c_int = 6;
+    /// What `bpf(BPF_OBJ_PIN)` takes.
+    #[repr(C)]
+    struct PinAttributes {
+        path: u64,
+        descriptor: i32,
+        flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes =
+        PinAttributes { path: path.as_ptr() as u64, descriptor: descriptor.as_raw_fd(), flags: 0 };
+    // SAFETY: the size is that of the attributes, the path outlives the call, and the kernel only reads both.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, std::ptr::from_ref(&attributes), size_of::<PinAttributes>())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,20 +1,21 @@
 //! Probes on the SDK's functions.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::path::PathBuf;
 
 use aya::{
     Ebpf,
+    maps::{HashMap, MapData},
     programs::{
         ProgramError, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
 };
-use tracer_common::settings::sdk_cookie;
-
-use super::{
-    AttachError,
-    pins::{self, PinSet},
+use tracer_common::{
+    counters::Hook,
+    settings::{place_key, sdk_cookie},
 };
+
+use super::{AttachError, links::ProbeLinks, usdt::UsdtPlace};
 use crate::config::IdArguments;
 
 /// Which function of the SDK.
@@ -32,6 +33,13 @@ impl SdkFunction {
         match self {
             Self::Exposure => "exposure",
             Self::Click => "click",
+        }
+    }
+
+    const fn hook(self) -> Hook {
+        match self {
+            Self::Exposure => Hook::Exposure,
+            Self::Click => Hook::Click,
         }
     }
 
@@ -54,32 +62,43 @@ pub struct SdkSite {
     pub file_identity: String,
     /// Where in the file, in bytes.
     pub file_offset: u64,
-    /// Where the ids stand among its arguments.
-    pub ids: IdArguments,
+    /// What is there.
+    pub place: SdkPlace,
     /// A number that every record of this probe carries.
     pub probe: u32,
 }
 
 impl SdkSite {
-    /// The name of the probe's link among the pins.
-    fn link_name(&self) -> String {
+    /// The name of the probe's link among the pins; of a USDT probe, what it begins with.
+    pub(super) fn link_name(&self) -> String {
         let (function, probe) = (self.function.name(), self.probe);
         format!("{function}-{probe}-{}-{:x}", self.file_identity, self.file_offset)
     }
 }
 
+/// What a probe is put on.
+#[derive(Debug, Clone)]
+pub enum SdkPlace {
+    /// A function, with its ids among its arguments.
+    Function(IdArguments),
+    /// A USDT probe.
+    Usdt(UsdtPlace),
+}
+
 /// The loaded programs and what they are attached to.
 pub(super) struct SdkProbes {
     sleepable: bool,
-    /// Links that a predecessor left.
-    inherited: BTreeSet<String>,
-    /// Links that are to be pinned.
-    unpinned: Vec<(String, UProbeLink)>,
+    /// Where the kernel has no attach cookies: the cookie of each place.
+    places: Option<HashMap<MapData, u32, u64>>,
 }
 
 impl SdkProbes {
-    /// Loads the programs: the sleepable ones where the kernel takes them.
-    pub(super) fn load(ebpf: &mut Ebpf, pins: Option<&PinSet>) -> Result<Self, AttachError> {
+    /// Loads the programs: the sleepable ones where the kernel takes them. `places` is there when the
+    /// kernel has no attach cookies.
+    pub(super) fn load(
+        ebpf: &mut Ebpf,
+        places: Option<HashMap<MapData, u32, u64>>,
+    ) -> Result<Self, AttachError> {
         let functions = [SdkFunction::Exposure, SdkFunction::Click];
         let sleepable = functions.iter().all(|function| {
             let loaded = program(ebpf, function.programs()[0]).and_then(UProbe::load);
@@ -99,8 +118,7 @@ impl SdkProbes {
                 })?;
             }
         }
-        let inherited = pins.map(PinSet::links).unwrap_or_default();
-        Ok(Self { sleepable, inherited, unpinned: Vec::new() })
+        Ok(Self { sleepable, places })
     }
 
     pub(super) const fn sleepable(&self) -> bool {
@@ -108,36 +126,54 @@ impl SdkProbes {
     }
 
     /// Attaches to a place, unless a predecessor did and left its link. True when the probe is new.
-    /// With `to_pin`, it stays only as long as this process until [`Self::pin`].
     pub(super) fn attach(
         &mut self,
         ebpf: &mut Ebpf,
         site: &SdkSite,
-        to_pin: bool,
+        ids: IdArguments,
+        links: &mut ProbeLinks,
     ) -> Result<bool, AttachError> {
         let link_name = site.link_name();
-        if self.inherited.contains(&link_name) {
+        if links.is_inherited(&link_name) {
             return Ok(false);
         }
         let name = site.function.programs()[usize::from(!self.sleepable)];
         let location = UProbeAttachLocation::AbsoluteOffset(site.file_offset);
-        let cookie = sdk_cookie(site.ids.request_id, site.ids.item_id, site.probe);
-        let point = UProbeAttachPoint { location, cookie: Some(cookie) };
-        let link = program(ebpf, name).and_then(|program| {
-            let link = program.attach(point, &site.file, UProbeScope::AllProcesses)?;
-            if to_pin { program.take_link(link).map(Some) } else { Ok(None) }
-        });
-        let failed = |error| AttachError::Sdk { file: site.file.clone(), offset: site.file_offset, error };
-        self.unpinned.extend(link.map_err(failed)?.map(|link| (link_name, link)));
-        Ok(true)
-    }
-
-    /// Has the new probes outlive this process.
-    pub(super) fn pin(&mut self, pins: &PinSet) -> Result<(), AttachError> {
-        self.unpinned.drain(..).try_for_each(|(name, link)| pins::pin(link, &pins.path(&name)))
+        let cookie = sdk_cookie(ids.request_id, ids.item_id, site.probe);
+        let cookie = match &mut self.places {
+            Some(places) => {
+                note_place(places, site, cookie)?;
+                None
+            }
+            None => Some(cookie),
+        };
+        let point = UProbeAttachPoint { location, cookie };
+        program(ebpf, name)
+            .and_then(|program| {
+                let link = program.attach(point, &site.file, UProbeScope::AllProcesses)?;
+                links.keep(link_name, program, link)
+            })
+            .map(|()| true)
+            .map_err(|error| AttachError::Sdk { file: site.file.clone(), offset: site.file_offset, error })
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, ProgramError> {
+/// Notes the cookie of a place, before anything is attached to it.
+fn note_place(
+    places: &mut HashMap<MapData, u32, u64>,
+    site: &SdkSite,
+    cookie: u64,
+) -> Result<(), AttachError> {
+    let key = place_key(site.function.hook(), site.file_offset);
+    match places.get(&key, 0) {
+        Ok(known) if known != cookie => {
+            Err(AttachError::SamePlace { file: site.file.clone(), offset: site.file_offset })
+        }
+        Ok(_) => Ok(()),
+        Err(_) => places.insert(key, cookie, 0).map_err(|error| AttachError::Map { name: "PLACES", error }),
+    }
+}
+
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, ProgramError> {
     ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
 }

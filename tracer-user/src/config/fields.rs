@@ -3,10 +3,10 @@
 use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Abi, CHECKPOINT_INTERVALS, Config, DEFAULT_BTF, DEFAULT_CHECKPOINT_INTERVAL, DEFAULT_LISTEN,
-    DEFAULT_PIN_DIR, HookChoice, JoinSettings, LabelSource, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES,
-    MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, ReportProbe, RequestProbe, SdkArgs,
-    SdkProbe, Service,
+    Abi, CHECKPOINT_INTERVALS, Collector, Config, DEFAULT_BTF, DEFAULT_CHECKPOINT_INTERVAL, DEFAULT_LISTEN,
+    DEFAULT_PIN_DIR, DEFAULT_SUSPICIOUS_AFTER, Direction, DiscoverSettings, HookChoice, JoinSettings,
+    LabelSource, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern,
+    ProcessMatch, RatioSettings, ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service, Target,
     reader::{Fields, Node, Reader},
     units,
 };
@@ -23,8 +23,10 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
             "hooks",
             "ring_buffer_size",
             "btf",
+            "discover",
             "services",
             "join",
+            "ratio",
         ],
     );
     let source = fields.optional("source").and_then(|node| reader.text(&node));
@@ -36,8 +38,10 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
     let hooks = fields.optional("hooks").and_then(|node| reader.parsed(&node, hook_choice));
     let ring = fields.optional("ring_buffer_size").and_then(|node| reader.parsed(&node, ring_size));
     let btf = fields.optional("btf").and_then(|node| reader.text(&node));
+    let discover = fields.optional("discover").map(|node| discover(reader, &node));
     let services = fields.required(reader, "services").map(|node| services(reader, &node));
     let join = fields.optional("join").map(|node| join(reader, &node));
+    let ratio = fields.optional("ratio").map(|node| ratio(reader, &node));
     Config {
         source: source.unwrap_or_else(host_name),
         listen: listen.unwrap_or(DEFAULT_LISTEN),
@@ -47,9 +51,33 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
         hooks: hooks.unwrap_or(HookChoice::Auto),
         ring_buffer_size: ring.unwrap_or(tracer_common::limits::DEFAULT_RING_BYTES),
         btf: btf.map_or_else(|| PathBuf::from(DEFAULT_BTF), PathBuf::from),
+        discover: discover.unwrap_or_default(),
         services: services.unwrap_or_default(),
         join: join.unwrap_or_default(),
+        ratio: ratio.unwrap_or_default(),
     }
+}
+
+/// A program that waits longer than this looks like one that hangs.
+const MAX_HOLD: Duration = Duration::from_secs(10);
+
+fn discover(reader: &mut Reader, node: &Node<'_, '_>) -> DiscoverSettings {
+    let fields = reader.map(node, &["hold_exec", "hold_limit", "hold_mounts"]);
+    let mut settings = DiscoverSettings::default();
+    if let Some(flag) = fields.optional("hold_exec").and_then(|node| reader.flag(&node)) {
+        settings.hold_exec = flag;
+    }
+    set_duration(reader, &fields, "hold_limit", &mut settings.hold_limit);
+    if let Some(node) = fields.optional("hold_limit")
+        && !(Duration::from_millis(1)..=MAX_HOLD).contains(&settings.hold_limit)
+    {
+        reader.problem(&node, "out of range; `1ms` to `10s`");
+    }
+    if let Some(node) = fields.optional("hold_mounts") {
+        let nodes = reader.list(&node);
+        settings.hold_mounts = nodes.iter().filter_map(|node| reader.parsed(node, Pattern::path)).collect();
+    }
+    settings
 }
 
 fn services(reader: &mut Reader, node: &Node<'_, '_>) -> Vec<Service> {
@@ -70,7 +98,8 @@ fn services(reader: &mut Reader, node: &Node<'_, '_>) -> Vec<Service> {
 }
 
 fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
-    let known = ["name", "match", "release", "group", "request", "exposure", "click", "report"];
+    let known =
+        ["name", "match", "release", "group", "request", "exposure", "click", "report", "suspicious_after"];
     let fields = reader.map(node, &known);
     let name = fields.required(reader, "name").and_then(|node| reader.parsed(&node, service_name));
     let processes = fields.required(reader, "match").map(|node| process_match(reader, &node));
@@ -83,6 +112,7 @@ fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
     let exposure = fields.optional("exposure").and_then(|node| sdk_probe(reader, &node));
     let click = fields.optional("click").and_then(|node| sdk_probe(reader, &node));
     let report = fields.optional("report").and_then(|node| report(reader, &node));
+    let suspicious_after = fields.optional("suspicious_after").and_then(|node| reader.count(&node));
     if ["request", "exposure", "click", "report"].iter().all(|key| fields.optional(key).is_none()) {
         reader
             .problem(node, "nothing to trace: give at least one of `request`, `exposure`, `click`, `report`");
@@ -96,6 +126,7 @@ fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
         exposure,
         click,
         report,
+        suspicious_after: suspicious_after.unwrap_or(DEFAULT_SUSPICIOUS_AFTER),
     }
 }
 
@@ -116,21 +147,39 @@ fn process_match(reader: &mut Reader, node: &Node<'_, '_>) -> ProcessMatch {
 }
 
 fn request(reader: &mut Reader, node: &Node<'_, '_>) -> Option<RequestProbe> {
-    let fields = reader.map(node, &["id"]);
+    let fields = reader.map(node, &["id", "direction", "tls"]);
+    let direction = fields.optional("direction").and_then(|node| reader.parsed(&node, direction));
+    let tls = fields.optional("tls").and_then(|node| reader.parsed(&node, tls));
     let id = fields.required(reader, "id")?;
-    let fields = reader.map(&id, &["header"]);
-    let header = fields.required(reader, "header")?;
-    Some(RequestProbe { header: reader.parsed(&header, header_name)? })
+    let fields = reader.map(&id, &["header", "body"]);
+    let header = fields.optional("header").and_then(|node| reader.parsed(&node, header_name));
+    let body = fields.optional("body").and_then(|node| reader.parsed(&node, body_field));
+    if fields.optional("header").is_none() && fields.optional("body").is_none() {
+        reader.problem(&id, "where the id is is not said: give `header`, `body` or both");
+    }
+    Some(RequestProbe {
+        header,
+        body,
+        direction: direction.unwrap_or(Direction::Any),
+        tls: tls.unwrap_or(true),
+    })
 }
 
 fn sdk_probe(reader: &mut Reader, node: &Node<'_, '_>) -> Option<SdkProbe> {
-    let fields = reader.map(node, &["library", "symbol", "args", "abi"]);
+    let fields = reader.map(node, &["library", "symbol", "usdt", "args", "abi"]);
     let library = fields.optional("library").and_then(|node| reader.text(&node));
-    let symbol = fields.required(reader, "symbol").and_then(|node| reader.text(&node));
+    let target = target(reader, node, &fields);
+    let is_usdt = fields.optional("usdt").is_some();
+    if let Some(node) = fields.optional("abi").filter(|_| is_usdt) {
+        reader.problem(&node, "a USDT probe says itself where its arguments are: leave `abi` out");
+    }
     let abi = fields.optional("abi").and_then(|node| reader.parsed(&node, abi)).flatten();
     let args = fields.required(reader, "args").and_then(|node| {
         reader.parsed(&node, |text| {
             let args = SdkArgs::parse(text)?;
+            if is_usdt {
+                return args.locate_usdt().map(|_| args);
+            }
             // With `auto` the file decides later; now it has to make sense under one of them.
             match abi {
                 Some(abi) => args.locate(abi).map(drop)?,
@@ -141,10 +190,38 @@ fn sdk_probe(reader: &mut Reader, node: &Node<'_, '_>) -> Option<SdkProbe> {
         })
     });
     let place = format!("{} ({})", node.key(), node.place());
-    Some(SdkProbe { library, symbol: symbol?, args: args?, abi, place })
+    Some(SdkProbe { library, target: target?, args: args?, abi, place })
 }
 
-/// So that a handful of services fits into the kernel side's table, two entries a collector.
+/// What a probe is on: `symbol` or `usdt`.
+fn target(reader: &mut Reader, node: &Node<'_, '_>, fields: &Fields<'_, '_>) -> Option<Target> {
+    match (fields.optional("symbol"), fields.optional("usdt")) {
+        (Some(symbol), None) => reader.text(&symbol).map(Target::Function),
+        (None, Some(usdt)) => reader.parsed(&usdt, usdt_name).map(Target::Usdt),
+        (Some(_), Some(usdt)) => {
+            reader.problem(&usdt, "`symbol` and `usdt` are two things to trace: give one of them");
+            None
+        }
+        (None, None) => {
+            reader.problem(
+                node,
+                "nothing to trace: give `symbol`, a function, or `usdt`, a probe `provider:name`",
+            );
+            None
+        }
+    }
+}
+
+fn usdt_name(text: &str) -> Result<String, String> {
+    match text.split_once(':') {
+        Some((provider, name)) if !provider.is_empty() && !name.is_empty() && !name.contains(':') => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("\"{text}\" is no USDT probe; write it like `provider:name`")),
+    }
+}
+
+/// So that a handful of services fits into the kernel side's table, with several addresses a name.
 const MAX_COLLECTORS_PER_SERVICE: usize = 64;
 
 fn report(reader: &mut Reader, node: &Node<'_, '_>) -> Option<ReportProbe> {
@@ -154,7 +231,7 @@ fn report(reader: &mut Reader, node: &Node<'_, '_>) -> Option<ReportProbe> {
     if nodes.is_empty() || nodes.len() > MAX_COLLECTORS_PER_SERVICE {
         reader.problem(&to, format!("1 to {MAX_COLLECTORS_PER_SERVICE} collectors, found {}", nodes.len()));
     }
-    Some(ReportProbe { to: nodes.iter().filter_map(|node| reader.parsed(node, address)).collect() })
+    Some(ReportProbe { to: nodes.iter().filter_map(|node| reader.parsed(node, Collector::parse)).collect() })
 }
 
 fn join(reader: &mut Reader, node: &Node<'_, '_>) -> JoinSettings {
@@ -171,6 +248,31 @@ fn join(reader: &mut Reader, node: &Node<'_, '_>) -> JoinSettings {
         settings.memory_limit = limit;
     }
     settings
+}
+
+fn ratio(reader: &mut Reader, node: &Node<'_, '_>) -> RatioSettings {
+    let fields = reader.map(node, &["window", "trusted_width"]);
+    let mut settings = RatioSettings::default();
+    if let Some(window) = fields.optional("window").and_then(|node| reader.parsed(&node, ratio_window)) {
+        settings.window = window;
+    }
+    if let Some(width) =
+        fields.optional("trusted_width").and_then(|node| reader.parsed(&node, units::percent))
+    {
+        settings.trusted_width = width;
+    }
+    settings
+}
+
+fn ratio_window(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+    let window = units::duration(text)?;
+    if (SHORTEST..=LONGEST).contains(&window) {
+        Ok(window)
+    } else {
+        Err(format!("{text} is out of range; `1s` to `24h`"))
+    }
 }
 
 fn set_duration(reader: &mut Reader, fields: &Fields<'_, '_>, name: &str, slot: &mut Duration) {
@@ -265,6 +367,32 @@ fn header_name(text: &str) -> Result<String, String> {
     } else {
         Err(format!("\"{text}\" cannot be the name of a header; write it like `X-Request-Id`"))
     }
+}
+
+fn body_field(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<String> = text.split('.').map(str::to_owned).collect();
+    if names.iter().all(|name| !name.is_empty()) {
+        Ok(names)
+    } else {
+        Err(format!(
+            "\"{text}\" is no field; write it like `request_id`, or `meta.request_id` within an object"
+        ))
+    }
+}
+
+fn tls(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("unknown way with TLS \"{text}\"; one of `auto`, `off`")),
+    }
+}
+
+fn direction(text: &str) -> Result<Direction, String> {
+    Direction::ALL
+        .into_iter()
+        .find(|direction| direction.name() == text)
+        .ok_or_else(|| format!("unknown direction \"{text}\"; one of `any`, `request`, `response`"))
 }
 
 fn release_source(text: &str) -> Result<LabelSource, String> {

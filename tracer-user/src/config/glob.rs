@@ -11,13 +11,24 @@ pub struct Pattern {
 
 impl Pattern {
     /// A pattern for paths: `*` stays within one folder, `**` does not.
-    pub(super) fn path(text: &str) -> Result<Self, String> {
+    pub(crate) fn path(text: &str) -> Result<Self, String> {
         Self::new(text, true)
     }
 
     /// A pattern for any text: `*` stands for everything.
-    pub(super) fn text(text: &str) -> Result<Self, String> {
+    pub(crate) fn text(text: &str) -> Result<Self, String> {
         Self::new(text, false)
+    }
+
+    /// The folder that everything it matches lies in or below; `None` when it may lie anywhere.
+    pub fn literal_folder(&self) -> Option<&str> {
+        let literal = self.text.find(['*', '?', '[', '{', '\\']).map_or(&*self.text, |at| &self.text[..at]);
+        let folder = &literal[..literal.rfind('/')?];
+        match folder {
+            "" if self.literal().is_some() => Some("/"),
+            "" => None,
+            folder => Some(folder),
+        }
     }
 
     fn new(text: &str, literal_separator: bool) -> Result<Self, String> {
@@ -51,5 +62,20 @@ impl fmt::Debug for Pattern {
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pattern;
+
+    #[test]
+    fn a_pattern_lies_in_the_folder_before_its_first_star() {
+        let folder = |text: &str| Pattern::path(text).expect("valid").literal_folder().map(str::to_owned);
+        assert_eq!(folder("/usr/bin/recommend*").as_deref(), Some("/usr/bin"));
+        assert_eq!(folder("/opt/*/bin/x").as_deref(), Some("/opt"));
+        assert_eq!(folder("/usr/bin/x").as_deref(), Some("/usr/bin"));
+        assert_eq!(folder("/x").as_deref(), Some("/"));
+        assert_eq!((folder("**/recommend"), folder("/*/x"), folder("/**/x")), (None, None, None));
     }
 }

@@ -4,6 +4,7 @@
 //! touches nothing but the file. Whether the machine can do what the file asks for is the question
 //! of `preflight`. Every default stands in this file.
 
+mod collector;
 mod fields;
 mod glob;
 mod reader;
@@ -13,16 +14,18 @@ mod tests;
 mod units;
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub use collector::{Collector, Network};
 pub(crate) use fields::memory_limit;
 pub use glob::Pattern;
 pub use reader::{ConfigError, Problem};
-pub use sdk_args::{Abi, IdArguments, SdkArgs};
+pub use sdk_args::{Abi, IdArguments, SdkArgs, UsdtArgument, UsdtArguments};
 
 /// Everything the daemon is told.
 #[derive(Debug, Clone)]
@@ -44,10 +47,32 @@ pub struct Config {
     pub ring_buffer_size: u32,
     /// `btf`: the kernel's type information. Default `/sys/kernel/btf/vmlinux`.
     pub btf: PathBuf,
+    /// `discover`: how processes are found.
+    pub discover: DiscoverSettings,
     /// `services`: what to trace; at least one.
     pub services: Vec<Service>,
     /// `join`: windows and limits.
     pub join: JoinSettings,
+    /// `ratio`: the broken-link ratio over time.
+    pub ratio: RatioSettings,
+}
+
+/// How processes are found.
+#[derive(Debug, Clone)]
+pub struct DiscoverSettings {
+    /// `hold_exec`: hold the first exec of a program until its probes are in place. Default: no.
+    pub hold_exec: bool,
+    /// `hold_limit`: the longest time that a program is held. Default 500 ms.
+    pub hold_limit: Duration,
+    /// `hold_mounts`: mount points of file systems on which programs are held, besides those that the patterns of
+    /// executables lead to. Default: none.
+    pub hold_mounts: Vec<Pattern>,
+}
+
+impl Default for DiscoverSettings {
+    fn default() -> Self {
+        Self { hold_exec: false, hold_limit: Duration::from_millis(500), hold_mounts: Vec::new() }
+    }
 }
 
 /// Which kind of kernel hook to use.
@@ -91,6 +116,8 @@ pub struct Service {
     pub click: Option<SdkProbe>,
     /// `report`: the collectors that click reports go to.
     pub report: Option<ReportProbe>,
+    /// `suspicious_after`: requests without a single call after which a probe is suspicious. Default 1000.
+    pub suspicious_after: u64,
 }
 
 /// Which processes belong to a service: those for which every given pattern holds.
@@ -118,8 +145,41 @@ pub enum LabelSource {
 /// How requests are recognised.
 #[derive(Debug, Clone)]
 pub struct RequestProbe {
-    /// `id.header`: the header that carries the request id, of a sent request or response.
-    pub header: String,
+    /// `id.header`: the header that carries the request id.
+    pub header: Option<String>,
+    /// `id.body`: the field of the body that carries it, where no such header is there: the names of
+    /// the objects around it, outermost first, and its own.
+    pub body: Option<Vec<String>>,
+    /// `direction`: which messages that the service sends are looked at. Default `any`.
+    pub direction: Direction,
+    /// `tls`: whether messages are also looked at where they are handed to a TLS library. Default
+    /// `auto`, which does.
+    pub tls: bool,
+}
+
+/// Which messages that a service sends are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// All of them.
+    Any,
+    /// Requests to others.
+    Request,
+    /// Answers.
+    Response,
+}
+
+impl Direction {
+    /// Every direction.
+    pub const ALL: [Self; 3] = [Self::Any, Self::Request, Self::Response];
+
+    /// The name in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
 }
 
 /// A function of the tracking SDK.
@@ -127,8 +187,8 @@ pub struct RequestProbe {
 pub struct SdkProbe {
     /// `library`: path or name of the shared library; absent: the executable itself.
     pub library: Option<String>,
-    /// `symbol`: the function's name.
-    pub symbol: String,
+    /// `symbol` or `usdt`: what in that file.
+    pub target: Target,
     /// `args`: its parameters.
     pub args: SdkArgs,
     /// `abi`: how it takes them; `None` (`auto`): as its file says.
@@ -137,11 +197,29 @@ pub struct SdkProbe {
     pub place: String,
 }
 
+/// What of a file a probe is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// `symbol`: functions of this name, which may hold `*`.
+    Function(String),
+    /// `usdt`: a probe that the program's author placed, `provider:name`; may hold `*`.
+    Usdt(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(name) => write!(f, "{name}"),
+            Self::Usdt(name) => write!(f, "usdt {name}"),
+        }
+    }
+}
+
 /// The collectors that click reports go to.
 #[derive(Debug, Clone)]
 pub struct ReportProbe {
-    /// `to`: addresses with ports. A connection to any of them is a report.
-    pub to: Vec<SocketAddr>,
+    /// `to`: networks or names, with ports. What goes to any of them is a report.
+    pub to: Vec<Collector>,
 }
 
 /// Windows and limits of the join. Meaning in docs/semantics.md.
@@ -174,6 +252,21 @@ impl Default for JoinSettings {
     }
 }
 
+/// The broken-link ratio over time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RatioSettings {
+    /// `window`: over how long it is taken. Default 15 min.
+    pub window: Duration,
+    /// `trusted_width`: how far its bounds may be apart for it to be trustworthy, as a share. Default 1 %.
+    pub trusted_width: f64,
+}
+
+impl Default for RatioSettings {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(900), trusted_width: 0.01 }
+    }
+}
+
 /// Smallest ring buffer in bytes: sixteen pages.
 pub const MIN_RING_BYTES: u64 = 64 * 1024;
 /// Largest ring buffer in bytes.
@@ -184,6 +277,7 @@ pub const MIN_MEMORY_LIMIT_BYTES: u64 = 16 << 20;
 /// Largest bound of the join's memory in bytes: it can address no more.
 pub const MAX_MEMORY_LIMIT_BYTES: u64 = 256 << 30;
 
+pub(crate) const DEFAULT_SUSPICIOUS_AFTER: u64 = 1000;
 pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 pub(crate) const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/linktracer";
 pub(crate) const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);

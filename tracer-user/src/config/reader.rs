@@ -203,6 +203,14 @@ impl Reader {
         numbered.map(|(index, yaml)| Node { yaml, key: format!("{}[{index}]", node.key) }).collect()
     }
 
+    /// A whole number from 1 on.
+    pub(super) fn count(&mut self, node: &Node<'_, '_>) -> Option<u64> {
+        match &node.yaml.data {
+            YamlData::Value(Scalar::Integer(value)) if *value > 0 => Some(value.unsigned_abs()),
+            _ => self.wrong_type(node, "a whole number from 1 on"),
+        }
+    }
+
     /// A text that is not empty, with `${NAME}` replaced by the environment's variable.
     pub(super) fn text(&mut self, node: &Node<'_, '_>) -> Option<String> {
         let YamlData::Value(Scalar::String(text)) = &node.yaml.data else {
@@ -232,6 +240,14 @@ impl Reader {
             return None;
         }
         Some(expanded)
+    }
+
+    /// Yes or no.
+    pub(super) fn flag(&mut self, node: &Node<'_, '_>) -> Option<bool> {
+        let YamlData::Value(Scalar::Boolean(flag)) = &node.yaml.data else {
+            return self.wrong_type(node, "`true` or `false`");
+        };
+        Some(*flag)
     }
 
     /// A text that `parse` understands; its error says what would be right.

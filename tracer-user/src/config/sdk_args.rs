@@ -48,6 +48,24 @@ pub struct IdArguments {
     pub item_id: IdArgument,
 }
 
+/// Where an id stands among the arguments of a USDT probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsdtArgument {
+    /// The argument with its address, from 0.
+    pub position: usize,
+    /// The argument after that is its length; otherwise it ends with a zero.
+    pub has_len: bool,
+}
+
+/// Where the ids stand among the arguments of a USDT probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsdtArguments {
+    /// The request id.
+    pub request_id: UsdtArgument,
+    /// The item id.
+    pub item_id: UsdtArgument,
+}
+
 /// The parameters of a function, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SdkArgs {
@@ -152,13 +170,61 @@ impl SdkArgs {
             _ => Err(format!("no parameters `{REQUEST_ID}` and `{ITEM_ID}`; {EXAMPLE}")),
         }
     }
+
+    /// Which arguments of a USDT probe the ids are. It has one for each parameter, and two for `bytes`.
+    ///
+    /// # Errors
+    /// A type that such a probe does not have, or that cannot be an id.
+    pub fn locate_usdt(&self) -> Result<UsdtArguments, String> {
+        let mut next = 0;
+        let mut found = [None, None];
+        for (name, kind) in &self.parameters {
+            let (count, is_id) = match kind.as_str() {
+                "cstr" => (1, true),
+                "bytes" => (2, true),
+                "int" | "pointer" | "bool" | "float" => (1, false),
+                _ => {
+                    return Err(format!(
+                        "`{name}` has the type `{kind}`, which no USDT probe has; an id there is `cstr`, or `bytes` for two arguments, address and length"
+                    ));
+                }
+            };
+            if let Some(index) = [REQUEST_ID, ITEM_ID].iter().position(|id| id == name) {
+                if !is_id {
+                    return Err(format!("`{name}` has the type `{kind}`, which cannot be an id"));
+                }
+                found[index] = Some(UsdtArgument { position: next, has_len: count == 2 });
+            }
+            next += count;
+        }
+        match found {
+            [Some(request_id), Some(item_id)] => Ok(UsdtArguments { request_id, item_id }),
+            _ => Err(format!("no parameters `{REQUEST_ID}` and `{ITEM_ID}`; {EXAMPLE}")),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use tracer_common::settings::{IdArgument, IdForm};
 
-    use super::{Abi, IdArguments, SdkArgs};
+    use super::{Abi, IdArguments, SdkArgs, UsdtArgument};
+
+    #[test]
+    fn a_usdt_probe_has_an_argument_for_each_parameter_and_two_for_bytes() {
+        let args =
+            SdkArgs::parse("(thread int, request_id bytes, score float, item_id cstr)").expect("right");
+        let found = args.locate_usdt().expect("right");
+        assert_eq!(found.request_id, UsdtArgument { position: 1, has_len: true });
+        assert_eq!(found.item_id, UsdtArgument { position: 4, has_len: false });
+        for (text, part) in [
+            ("(request_id string, item_id cstr)", "which no USDT probe has"),
+            ("(request_id int, item_id cstr)", "cannot be an id"),
+        ] {
+            let message = SdkArgs::parse(text).and_then(|args| args.locate_usdt()).expect_err("is wrong");
+            assert!(message.contains(part), "{message}");
+        }
+    }
 
     #[track_caller]
     fn check(text: &str, abi: Abi, request_id: (IdForm, u8), item_id: (IdForm, u8)) {

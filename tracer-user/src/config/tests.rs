@@ -26,6 +26,7 @@ fn the_smallest_file_gets_the_defaults() {
     assert_eq!(config.ring_buffer_size, 16 * 1024 * 1024);
     assert_eq!(config.join.click_window, Duration::from_secs(1800));
     assert_eq!(config.join.memory_limit, 1 << 30);
+    assert_eq!((config.ratio.window, config.ratio.trusted_width), (Duration::from_secs(900), 0.01));
     assert_eq!(config.services[0].name, "recommend");
 }
 
@@ -40,6 +41,7 @@ checkpoint_interval: 10s
 hooks: tracepoint
 ring_buffer_size: 64KiB
 btf: /tmp/btf
+discover: { hold_exec: true, hold_limit: 2s, hold_mounts: ["/run/*/rootfs"] }
 services:
   - name: recommend
     match: { exe: "/usr/bin/recommend-*", cmdline: "*--port*", cgroup: "*/recommend.service" }
@@ -50,6 +52,7 @@ services:
     click: { symbol: trackClick, args: "(user int, item_id cstr, request_id cstr)", abi: c }
     report: { to: ["127.0.0.1:9999", "[::1]:9999"] }
 join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, skew: 5ms, memory_limit: 64MiB }
+ratio: { window: 5m, trusted_width: 0.5% }
 "#;
     let config = parse(text).expect("valid");
     let service = &config.services[0];
@@ -63,6 +66,24 @@ join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, 
     assert_eq!(service.report.as_ref().map(|report| report.to.len()), Some(2));
     assert_eq!(config.join.skew, Duration::from_millis(5));
     assert_eq!(config.join.memory_limit, 64 << 20);
+    assert!(config.discover.hold_exec && config.discover.hold_mounts[0].matches("/run/c1/rootfs"));
+    assert_eq!(config.discover.hold_limit, Duration::from_secs(2));
+    assert_eq!((config.ratio.window, config.ratio.trusted_width), (Duration::from_secs(300), 0.005));
+}
+
+#[test]
+fn a_window_and_a_width_have_their_ranges() {
+    let text = format!("{SMALLEST}ratio: {{ window: 100ms, trusted_width: 1 %, colour: 1 }}\n");
+    let line = text.lines().count();
+    let problems = [
+        (line, "ratio.window", "100ms is out of range; `1s` to `24h`"),
+        (line, "ratio.colour", "unknown key; known keys here: `window`, `trusted_width`"),
+    ];
+    check_problems(&text, &problems);
+    for width in ["1", "\"\"", "101%", "-1%", "NaN%", "wide"] {
+        let text = format!("{SMALLEST}ratio: {{ trusted_width: {width} }}\n");
+        assert!(parse(&text).is_err(), "{width}");
+    }
 }
 
 #[test]
@@ -111,6 +132,14 @@ fn a_release_and_a_group_have_sources_of_their_own() {
             (5, "services[0].release[2]", "one of `go_build_info`"),
             (6, "services[0].group", "`env:NAME`"),
         ],
+    );
+}
+
+#[test]
+fn holding_programs_has_bounds() {
+    check_problems(
+        &format!("discover: {{ hold_exec: yes please, hold_limit: 1m }}\n{SMALLEST}"),
+        &[(1, "discover.hold_exec", "`true` or `false`"), (1, "discover.hold_limit", "`1ms` to `10s`")],
     );
 }
 

@@ -8,6 +8,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("not a duration: {error}; write it like `100ms`, `30s` or `10m`"))
 }
 
+/// A share such as `1%`, from 0 to 1.
+pub(super) fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+    number
+        .filter(|number| (0.0..=100.0).contains(number))
+        .map(|number| number / 100.0)
+        .ok_or_else(|| format!("\"{text}\" is not a share of 0% to 100%; write it like `1%` or `0.5%`"))
+}
+
 /// A size in bytes such as `16MiB`.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());

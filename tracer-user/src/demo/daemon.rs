@@ -21,7 +21,7 @@ use super::{
 use crate::config::HookChoice;
 
 /// Loading and attaching takes a second or two, and many times that on an emulated processor.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_secs(600);
 
 /// The daemon detaches its probes and writes its state before it ends.
 const STOP_LIMIT: Duration = Duration::from_secs(30);

@@ -114,6 +114,12 @@ impl Scrape {
         Ok(total)
     }
 
+    /// Calls of hooks that the kernel did not make.
+    pub fn skipped(&self) -> Result<u64> {
+        let skipped = self.0.iter().filter(|sample| sample.name == "linktracer_skipped_hits_total");
+        skipped.map(Sample::count).sum()
+    }
+
     /// Every sample of the scrape.
     pub fn samples(&self) -> &[Sample] {
         &self.0

@@ -191,6 +191,9 @@ impl Demo<'_> {
         report::funnel(&measured, out)?;
         report::kernel_hits(&scrape.kernel_hits()?, out)?;
         let equal = report::comparison(&self.plan.truth, &measured, out)?;
+        if !equal {
+            report::skipped(&self.plan.truth, &measured, scrape.skipped()?, out)?;
+        }
         if self.args.keep {
             self.hold_open(daemon, out)?;
         }

@@ -65,6 +65,25 @@ pub fn comparison(truth: &Tally, measured: &Tally, out: &mut dyn Write) -> Resul
     Ok(different == 0)
 }
 
+/// Says so when every event that is missing is one that the kernel did not tell of: it skipped at least as many calls of
+/// hooks. Nothing else may differ in number.
+pub fn skipped(truth: &Tally, measured: &Tally, skipped: u64, out: &mut dyn Write) -> Result<()> {
+    let missing = |kind| {
+        let key = Key::Event(kind);
+        truth.get(&key).checked_sub(measured.get(&key))
+    };
+    let [Some(requests), Some(reports)] = [Kind::Request, Kind::Report].map(missing) else { return Ok(()) };
+    let others = [Kind::Exposure, Kind::Click].map(missing) == [Some(0), Some(0)];
+    if others && requests + reports > 0 && requests + reports <= skipped {
+        writeln!(
+            out,
+            "the kernel skipped {skipped} calls of hooks and counted them: {} events are missing for it",
+            requests + reports
+        )?;
+    }
+    Ok(())
+}
+
 /// Prints what the kernel side says became of its hits, with a column for each thing that happened. Nothing here has a truth: sends of other processes
 /// come and go.
 pub fn kernel_hits(probes: &BTreeMap<String, BTreeMap<String, u64>>, out: &mut dyn Write) -> Result<()> {

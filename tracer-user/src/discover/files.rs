@@ -6,7 +6,7 @@ use super::proc;
 use crate::config::{SdkProbe, Service};
 
 /// Folders that shared libraries are looked for in when no process has mapped them yet.
-const LIBRARY_FOLDERS: [&str; 7] = [
+pub(super) const LIBRARY_FOLDERS: [&str; 7] = [
     "/lib",
     "/usr/lib",
     "/usr/local/lib",
@@ -37,7 +37,8 @@ pub fn matching_processes(service: &Service) -> Vec<u32> {
 /// The files that the probe goes into, as far as they are known: those that the processes `pids`
 /// use, and where none runs, those that the configuration names. As this process reaches them.
 pub fn probe_files(service: &Service, probe: &SdkProbe, pids: &[u32]) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = pids.iter().filter_map(|pid| file_of_process(probe, *pid)).collect();
+    let mut files: Vec<PathBuf> =
+        pids.iter().filter_map(|pid| file_of_process(probe.library.as_deref(), *pid)).collect();
     if let Some(file) = file_by_name(service, probe) {
         files.push(file);
     }
@@ -46,18 +47,22 @@ pub fn probe_files(service: &Service, probe: &SdkProbe, pids: &[u32]) -> Vec<Pat
     files
 }
 
-/// The file that the probe goes into in one process, once it is there.
-pub(super) fn file_of_process(probe: &SdkProbe, pid: u32) -> Option<PathBuf> {
-    let path = match &probe.library {
-        None => proc::exe(pid).ok()?,
-        Some(library) if library.starts_with('/') => library.clone(),
-        Some(library) => {
-            let mapped = proc::mapped_files(pid).ok()?;
-            mapped.into_iter().find(|file| is_library(file, library))?
-        }
+/// The library of that name or path in one process, once it is there; with `None` its executable. As
+/// this process reaches it.
+pub fn file_of_process(library: Option<&str>, pid: u32) -> Option<PathBuf> {
+    let named = |path: &str| Some(proc::reach(pid, path)).filter(|file| file.exists());
+    let mapped = |wanted: &dyn Fn(&str) -> bool| {
+        let mapped = proc::mapped_files(pid).ok()?.into_iter().find(|file| wanted(&file.path))?;
+        // Without the privilege for the first way there is the name, as long as it holds.
+        Some(mapped.file(pid)).filter(|file| file.exists()).or_else(|| named(&mapped.path))
     };
-    let reached = proc::reach(pid, &path);
-    reached.exists().then_some(reached)
+    match library {
+        None => Some(proc::executable(pid)).filter(|file| file.exists()),
+        Some(library) if library.starts_with('/') => {
+            named(library).or_else(|| mapped(&|path| path == library))
+        }
+        Some(library) => mapped(&|path| is_library(path, library)),
+    }
 }
 
 /// The file that the configuration alone leads to.

@@ -4,13 +4,18 @@
 //! kernel side and, as a net, by a look at all of /proc now and then. It decides; the kernel's table
 //! of targets is written by `run.rs`.
 
+mod collectors;
 mod files;
 mod identity;
 mod labels;
 mod proc;
+mod program;
 mod release_file;
 mod releases;
 mod table;
 
-pub use files::{matching_processes, probe_files};
+pub use collectors::{Answer, Collectors, resolve};
+pub use files::{file_of_process, matching_processes, probe_files};
+pub(crate) use proc::cgroup;
+pub use program::files_of_program;
 pub use table::{Change, Process, Processes, Verdict};

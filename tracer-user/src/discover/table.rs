@@ -1,7 +1,7 @@
 //! The table of processes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -21,6 +21,9 @@ use crate::{
     domain::{Labels, Releases},
 };
 
+/// A process of no service is looked at again in one of so many scans: it can only have become one by an exec that no
+/// record announced, and looking costs tens of microseconds a process.
+const SCANS_OF_ALL: u32 = 12;
 /// Looks at files that are part of releases, in one turn of the thread that joins: each takes microseconds of it.
 const MAX_LOOKS_PER_TURN: u32 = 256;
 /// The files of a process that does nothing are looked at this often, in nanoseconds.
@@ -104,6 +107,9 @@ pub struct Processes {
     builds: Builds,
     releases: ReleaseBook,
     table: HashMap<u32, Entry>,
+    /// Processes that were looked at and are of no service, as long as they run.
+    of_none: HashSet<u32>,
+    scans: u32,
     /// Processes whose release can change, and the one to begin with next.
     followed: BTreeSet<u32>,
     next_followed: u32,
@@ -135,6 +141,8 @@ impl Processes {
             builds: Builds::default(),
             releases: ReleaseBook::default(),
             table: HashMap::new(),
+            of_none: HashSet::new(),
+            scans: 0,
             followed: BTreeSet::new(),
             next_followed: 0,
             looks_left: MAX_LOOKS_PER_TURN,
@@ -244,13 +252,20 @@ impl Processes {
         })
     }
 
-    /// Looks at every running process that is not in the table. Returns those that belong to a service.
+    /// Looks at every running process that is not known yet, and again at some of those that were of no service.
+    /// Returns those that belong to one.
     pub fn scan(&mut self) -> Vec<u32> {
-        let mut pids = proc::process_ids().unwrap_or_default();
-        pids.retain(|pid| !self.table.contains_key(pid));
+        let running: HashSet<u32> = proc::process_ids().unwrap_or_default().into_iter().collect();
+        self.of_none.retain(|pid| running.contains(pid));
+        self.scans = self.scans.wrapping_add(1);
+        let due = |pid: &u32| {
+            !self.table.contains_key(pid)
+                && (!self.of_none.contains(pid) || pid % SCANS_OF_ALL == self.scans % SCANS_OF_ALL)
+        };
+        let mut pids: Vec<u32> = running.iter().copied().filter(due).collect();
         pids.retain(|pid| {
             let process = self.look_at(*pid, None);
-            process.is_some() && self.note(*pid, process) == Verdict::Trace
+            self.note(*pid, process) == Verdict::Trace
         });
         pids
     }
@@ -378,7 +393,12 @@ impl Processes {
 
     /// The file that a probe goes into in one process, once it is there.
     pub fn probe_file(probe: &SdkProbe, pid: u32) -> Option<PathBuf> {
-        files::file_of_process(probe, pid)
+        files::file_of_process(probe.library.as_deref(), pid)
+    }
+
+    /// Is there such a process, and does it still run?
+    pub fn is_running(pid: u32) -> bool {
+        proc::is_running(pid)
     }
 
     fn look_at(&mut self, pid: u32, exe: Option<&str>) -> Option<Process> {
@@ -394,7 +414,7 @@ impl Processes {
         Some(Process { service, labels, earlier: None, followed })
     }
 
-    /// Keeps a process of a service; what is of none takes no room, whatever else runs on the machine.
+    /// Keeps a process of a service; of what is of none, only the number.
     fn note(&mut self, pid: u32, process: Option<Process>) -> Verdict {
         match process {
             Some(process) => {
@@ -402,6 +422,7 @@ impl Processes {
                 if process.followed.is_some() {
                     self.followed.insert(pid);
                 }
+                self.of_none.remove(&pid);
                 self.table.insert(pid, Entry::running(Some(process)));
                 Verdict::Trace
             }
@@ -409,6 +430,7 @@ impl Processes {
                 if self.table.remove(&pid).is_some() {
                     self.changes.push(Change::Forgotten { pid });
                 }
+                self.of_none.insert(pid);
                 Verdict::Forget
             }
         }
@@ -423,7 +445,7 @@ fn unix_seconds() -> u64 {
 mod tests {
     use std::{path::Path, process::Command, time::Instant};
 
-    use super::{Processes, REMEMBER_FOR, Verdict};
+    use super::{Processes, REMEMBER_FOR, SCANS_OF_ALL, Verdict};
     use crate::config::Config;
 
     fn table(exe: &str) -> Processes {
@@ -500,6 +522,20 @@ mod tests {
         let pid = std::process::id();
         assert_eq!(processes.on_fork(pid, 4_000_000), Verdict::Trace);
         assert_eq!(processes.get(4_000_000).map(|process| process.service), Some(0));
+    }
+
+    #[test]
+    fn a_process_of_no_service_is_looked_at_again_in_one_of_twelve_scans() {
+        let mut processes = table("/no/such/program");
+        processes.scan();
+        let pid = std::process::id();
+        assert!(processes.of_none.contains(&pid));
+        // Were it to be one by now:
+        let this = std::env::current_exe().expect("runs from a file");
+        processes.services = table(&this.to_string_lossy()).services;
+        let found: Vec<u32> = (0..SCANS_OF_ALL).filter(|_| processes.scan().contains(&pid)).collect();
+        assert_eq!(found.len(), 1);
+        assert!(!processes.of_none.contains(&pid));
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::ops::{Index, IndexMut};
 
 use serde::ser::SerializeStruct;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use super::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
 
 /// One number per kind of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct KindCounts {
     /// Requests.
     pub request: u64,
@@ -273,10 +273,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::Labels;
+    use crate::domain::{Labels, Subject};
 
     fn link(edge: Edge, outcome: LinkOutcome) -> Outcome {
-        Outcome::Link { edge, outcome, delay_ns: None, labels: Arc::new(Labels::default()) }
+        Outcome::Link {
+            edge,
+            outcome,
+            subject: Subject::default(),
+            delay_ns: None,
+            labels: Arc::new(Labels::default()),
+        }
     }
 
     #[test]

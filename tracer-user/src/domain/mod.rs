@@ -14,5 +14,5 @@ pub use counts::{
     RequestExposureCounts, TripleCounts,
 };
 pub use event::{Event, Kind, Labels};
-pub use outcome::{Edge, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+pub use outcome::{Edge, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
 pub use release::{Release, ReleaseFacts, Releases};

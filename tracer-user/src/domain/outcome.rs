@@ -54,6 +54,17 @@ pub enum LinkOutcome {
 }
 
 impl LinkOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 7] = [
+        Self::Linked,
+        Self::Mismatch,
+        Self::Orphan,
+        Self::MissingId,
+        Self::Unseen,
+        Self::Reported,
+        Self::Unreported,
+    ];
+
     /// The outcome's name in files and in metric labels.
     pub const fn name(self) -> &'static str {
         match self {
@@ -89,6 +100,9 @@ pub enum TripleOutcome {
 }
 
 impl TripleOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Complete, Self::Broken, Self::Unseen];
+
     /// The outcome's name in files and in metric labels.
     pub const fn name(self) -> &'static str {
         match self {
@@ -127,6 +141,26 @@ impl RequestOutcome {
             Self::Unexposed => "unexposed",
             Self::MissingId => "missing_id",
         }
+    }
+}
+
+/// The event that a link or a triple is about, as far as it matters which one it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Subject {
+    /// When it happened, in nanoseconds since the Unix epoch.
+    pub timestamp_ns: u64,
+    /// Stand for the events that would make the link whole, had they only been lost: links with the
+    /// same number in the same place wait for the same event. 0: no such event would. In the first
+    /// place the request (on `request_exposure` and the triple) or the report of the process (on
+    /// `click_report`), in the second one the exposure of the item (on `exposure_click` and the triple).
+    /// A link that is whole may have none.
+    pub causes: [u64; 2],
+}
+
+impl Subject {
+    /// An event at this time that nothing can explain, or that needs no explanation.
+    pub const fn at(timestamp_ns: u64) -> Self {
+        Self { timestamp_ns, causes: [0, 0] }
     }
 }
 
@@ -185,6 +219,8 @@ pub enum Outcome<L = Arc<Labels>> {
         edge: Edge,
         /// The judgement.
         outcome: LinkOutcome,
+        /// The event that is judged.
+        subject: Subject,
         /// Time from the earlier end to the later one in nanoseconds, for a `Linked` outcome; 0 when
         /// the clocks disagree within the tolerance.
         delay_ns: Option<u64>,
@@ -195,6 +231,8 @@ pub enum Outcome<L = Arc<Labels>> {
     Triple {
         /// The judgement.
         outcome: TripleOutcome,
+        /// The click.
+        subject: Subject,
         /// Counted under.
         labels: L,
     },
@@ -212,10 +250,12 @@ impl<L> Outcome<L> {
             }
             Self::Evicted { kind, labels } => Outcome::Evicted { kind, labels: map(labels) },
             Self::Request { outcome, labels } => Outcome::Request { outcome, labels: map(labels) },
-            Self::Link { edge, outcome, delay_ns, labels } => {
-                Outcome::Link { edge, outcome, delay_ns, labels: map(labels) }
+            Self::Link { edge, outcome, subject, delay_ns, labels } => {
+                Outcome::Link { edge, outcome, subject, delay_ns, labels: map(labels) }
             }
-            Self::Triple { outcome, labels } => Outcome::Triple { outcome, labels: map(labels) },
+            Self::Triple { outcome, subject, labels } => {
+                Outcome::Triple { outcome, subject, labels: map(labels) }
+            }
         }
     }
 }

@@ -9,7 +9,6 @@ use std::{
     io::{self, BufReader, BufWriter, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
-    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -17,13 +16,13 @@ use serde::{Deserialize, Serialize};
 use super::frames::{FileError, Format, FrameReader, FrameWriter};
 use crate::{
     discover::Change,
-    domain::{Edge, Labels},
+    ingest::http::StreamChange,
     join::{Snapshot, SnapshotSegment, SnapshotState},
-    slo::RatioWindow,
+    slo::BrokenLinks,
     telemetry::Numbers,
 };
 
-const FORMAT: Format = Format { magic: *b"LTCHECKP", version: 1 };
+const FORMAT: Format = Format { magic: *b"LTCHECKP", version: 2 };
 
 /// Everything but the join, in as many frames as it takes.
 const TAG_DAEMON: u8 = 1;
@@ -45,6 +44,17 @@ pub struct RingPlace {
     pub id: u32,
 }
 
+/// The sliding window, and what was lost.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LossState {
+    /// The window.
+    pub links: BrokenLinks,
+    /// What the kernel side had counted of losses that the window knows of, by place in its table.
+    pub known: Vec<u64>,
+    /// What is lost from then on was lost after this time, in nanoseconds since the Unix epoch.
+    pub after_ns: u64,
+}
+
 /// What the daemon knows beside the join.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DaemonState {
@@ -64,14 +74,18 @@ pub struct DaemonState {
     pub journal: u64,
     /// Position of the ring up to which it goes.
     pub position: u64,
+    /// How many different counts the build has that wrote this: those of another one cannot be gone on with.
+    pub counters: u64,
     /// Counts of kernel sides before the present one, by place in their table.
     pub earlier_hits: Vec<u64>,
     /// Counts of the present one at that moment.
     pub hits: Vec<u64>,
     /// The daemon's own counts.
     pub numbers: Numbers,
-    /// The sliding window.
-    pub window: RatioWindow<(Edge, Arc<Labels>)>,
+    /// The sliding window, and what was lost.
+    pub losses: LossState,
+    /// What is remembered of connections.
+    pub streams: Vec<StreamChange>,
     /// The table of processes.
     pub processes: Vec<Change>,
 }

@@ -21,9 +21,10 @@ use super::frames::{FileError, Format, FrameReader, HEADER_LEN, push_frame};
 use crate::{
     discover::Change,
     domain::{Event, Kind, Labels},
+    ingest::http::StreamChange,
 };
 
-const FORMAT: Format = Format { magic: *b"LTJOURNL", version: 1 };
+const FORMAT: Format = Format { magic: *b"LTJOURNL", version: 2 };
 
 /// Something that changes the daemon's state. The state follows from these alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,10 @@ pub struct Batch {
     pub position: u64,
     /// Records by hook and what became of them.
     pub received: Vec<(Cow<'static, str>, Cow<'static, str>, u64)>,
+    /// What records told beside the first thing, or what was told without one, by hook.
+    pub further: Vec<(Cow<'static, str>, u64)>,
+    /// What its records changed of what is remembered of connections.
+    pub streams: Vec<StreamChange>,
     /// In order.
     pub inputs: Vec<Input>,
 }
@@ -65,6 +70,23 @@ impl Batch {
             None => self.received.push((hook.into(), outcome.into(), 1)),
         }
     }
+
+    /// Counts what a record told beside the first thing.
+    pub fn count_further(&mut self, hook: &'static str, count: u64) {
+        if count == 0 {
+            return;
+        }
+        match self.further.iter_mut().find(|(its_hook, _)| *its_hook == hook) {
+            Some((_, known)) => *known += count,
+            None => self.further.push((hook.into(), count)),
+        }
+    }
+
+    /// Nothing happened.
+    pub fn is_empty(&self) -> bool {
+        let Self { received, further, streams, inputs, .. } = self;
+        received.is_empty() && further.is_empty() && streams.is_empty() && inputs.is_empty()
+    }
 }
 
 /// A batch as it is written. Events borrow, and labels, of which there are few, stand beside them once.
@@ -74,6 +96,8 @@ struct Written<'a> {
     position: u64,
     #[serde(borrow)]
     received: Vec<(&'a str, &'a str, u64)>,
+    further: Vec<(&'a str, u64)>,
+    streams: Cow<'a, [StreamChange]>,
     labels: Vec<Arc<Labels>>,
     inputs: Vec<WrittenInput<'a>>,
 }
@@ -125,8 +149,10 @@ impl<'a> Written<'a> {
             });
         }
         let received = batch.received.iter().map(|(hook, outcome, count)| (&**hook, &**outcome, *count));
+        let further = batch.further.iter().map(|(hook, count)| (&**hook, *count)).collect();
         let Batch { sequence, position, .. } = *batch;
-        Self { sequence, position, received: received.collect(), labels, inputs }
+        let streams = Cow::Borrowed(&*batch.streams);
+        Self { sequence, position, received: received.collect(), further, streams, labels, inputs }
     }
 
     /// The batch again, all its events of `source`. `None` when it asks for labels that it has not.
@@ -157,8 +183,10 @@ impl<'a> Written<'a> {
         let received = self.received.into_iter();
         let received =
             received.map(|(hook, outcome, count)| (hook.to_owned().into(), outcome.to_owned().into(), count));
+        let further = self.further.into_iter().map(|(hook, count)| (hook.to_owned().into(), count));
+        let (received, further) = (received.collect(), further.collect());
         let Self { sequence, position, .. } = self;
-        Some(Batch { sequence, position, received: received.collect(), inputs })
+        Some(Batch { sequence, position, received, further, streams: self.streams.into_owned(), inputs })
     }
 }
 

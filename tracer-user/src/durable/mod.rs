@@ -23,7 +23,7 @@ use std::{
 use journal::Batches;
 
 pub use self::{
-    checkpoint::{Checkpoint, DaemonState, RingPlace},
+    checkpoint::{Checkpoint, DaemonState, LossState, RingPlace},
     frames::FileError,
     journal::{Batch, Input, Journal},
 };

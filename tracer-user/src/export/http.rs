@@ -1,41 +1,62 @@
-//! `/metrics`, `/healthz`, `/readyz` and `/releases`.
+//! `/`, `/metrics`, `/healthz`, `/readyz` and `/releases`.
 //!
 //! Answers from what others keep up to date; decides nothing.
 
 use std::{
+    net::TcpListener,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        StatusCode,
+        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
 use prometheus::{Encoder as _, Registry, TextEncoder};
+use tokio::time::{MissedTickBehavior, interval};
 
+use super::{
+    page::{self, History, Reading, View},
+    server,
+};
 use crate::domain::Releases;
 
 /// The daemon is unhealthy when it has not looked at the ring for this long.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The page brings its own style and nothing else, and a browser is told so.
+const PAGE_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
 
 /// One probe of the configuration and whether it is in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeState {
     /// Such as `recommend/click`.
     pub name: String,
-    /// `None` when it is in place, else why it is not.
+    /// Why it is not in place though it should be; else `None`.
     pub missing: Option<String>,
+    /// What has to come before it can be put in place; nothing is missed until then.
+    pub awaited: Option<String>,
+    /// Requests that its service sent without one hit, once they are suspiciously many; else 0.
+    pub unheard_requests: u64,
 }
 
 /// What the pages show, kept up to date by the daemon.
 pub struct Status {
+    source: String,
     registry: Registry,
+    history: Mutex<History>,
     probes: Mutex<Vec<ProbeState>>,
     releases: Mutex<Releases>,
     /// Monotonic time of the last look at the ring, in nanoseconds.
@@ -44,10 +65,12 @@ pub struct Status {
 }
 
 impl Status {
-    /// A status with no probe in place. `monotonic_ns` tells the time.
-    pub fn new(registry: Registry, monotonic_ns: fn() -> u64) -> Self {
+    /// The status of the node `source`, with no probe in place. `monotonic_ns` tells the time.
+    pub fn new(source: &str, registry: Registry, monotonic_ns: fn() -> u64) -> Self {
         Self {
+            source: source.to_owned(),
             registry,
+            history: Mutex::new(History::default()),
             probes: Mutex::new(Vec::new()),
             releases: Mutex::new(Releases::default()),
             last_drain_ns: AtomicU64::new(monotonic_ns()),
@@ -58,6 +81,12 @@ impl Status {
     /// Says which probes are in place.
     pub fn set_probes(&self, probes: Vec<ProbeState>) {
         *self.probes.lock().unwrap_or_else(PoisonError::into_inner) = probes;
+    }
+
+    /// A minute is over, for what the page shows by minute.
+    fn end_minute(&self) {
+        let reading = Reading::of(&self.registry.gather());
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).record(&reading);
     }
 
     /// Says which releases were seen.
@@ -71,14 +100,45 @@ impl Status {
     }
 }
 
-/// The pages.
-pub fn router(status: Arc<Status>) -> Router {
+/// Serves the pages until that fails, and ends a minute of the history every minute.
+///
+/// # Errors
+/// The listener cannot be used.
+pub async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io::Result<()> {
+    let minutes = async {
+        let mut minute = interval(MINUTE);
+        minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            minute.tick().await;
+            status.end_minute();
+        }
+    };
+    tokio::select! {
+        result = server::serve(listener, router(Arc::clone(&status))) => result,
+        () = minutes => Ok(()),
+    }
+}
+
+fn router(status: Arc<Status>) -> Router {
     Router::new()
+        .route("/", get(overview))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/releases", get(releases))
         .with_state(status)
+}
+
+async fn overview(State(status): State<Arc<Status>>) -> Response {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let reading = Reading::of(&status.registry.gather());
+    let probes = status.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let view = {
+        let history = status.history.lock().unwrap_or_else(PoisonError::into_inner);
+        View::new(&status.source, &history, &reading, &probes, now)
+    };
+    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, PAGE_POLICY)];
+    (headers, page::markup(&view).into_string()).into_response()
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> Response {
@@ -105,10 +165,14 @@ async fn readiness(State(status): State<Arc<Status>>) -> Response {
     let probes = status.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let ready = !probes.is_empty() && probes.iter().all(|probe| probe.missing.is_none());
     let mut text = format!("{}\n", if ready { "ready" } else { "not ready" });
-    for ProbeState { name, missing } in &probes {
-        match missing {
-            None => text.push_str(&format!("  {name}: attached\n")),
-            Some(reason) => text.push_str(&format!("  {name}: missing: {reason}\n")),
+    for ProbeState { name, missing, awaited, unheard_requests } in &probes {
+        match (missing, awaited) {
+            (Some(reason), _) => text.push_str(&format!("  {name}: missing: {reason}\n")),
+            (None, Some(what)) => text.push_str(&format!("  {name}: waiting: {what}\n")),
+            (None, None) if *unheard_requests > 0 => text.push_str(&format!(
+                "  {name}: attached, and suspicious: not hit in the last {unheard_requests} requests of its service\n"
+            )),
+            (None, None) => text.push_str(&format!("  {name}: attached\n")),
         }
     }
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -131,7 +195,7 @@ mod tests {
     use std::sync::Arc;
 
     fn status(monotonic_ns: fn() -> u64) -> Arc<Status> {
-        Arc::new(Status::new(Registry::new(), monotonic_ns))
+        Arc::new(Status::new("node-a", Registry::new(), monotonic_ns))
     }
 
     async fn body(response: Response) -> String {
@@ -143,14 +207,26 @@ mod tests {
     async fn it_is_ready_only_when_every_probe_is_in_place_and_says_which_is_not() {
         let status = status(|| 0);
         assert_eq!(readiness(State(Arc::clone(&status))).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let missing =
-            |reason: Option<&str>| ProbeState { name: "a/click".into(), missing: reason.map(Into::into) };
-        status.set_probes(vec![missing(Some("no file"))]);
+        let state = |missing: Option<&str>, awaited: Option<&str>| ProbeState {
+            name: "a/click".into(),
+            missing: missing.map(Into::into),
+            awaited: awaited.map(Into::into),
+            unheard_requests: 0,
+        };
+        status.set_probes(vec![state(Some("no file"), None)]);
         let response = readiness(State(Arc::clone(&status))).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(body(response).await.contains("a/click: missing: no file"));
-        status.set_probes(vec![missing(None)]);
-        assert_eq!(readiness(State(status)).await.status(), StatusCode::OK);
+        status.set_probes(vec![state(None, Some("no process"))]);
+        let response = readiness(State(Arc::clone(&status))).await;
+        assert_eq!(response.status(), StatusCode::OK, "nothing runs, so nothing is missed");
+        assert!(body(response).await.contains("a/click: waiting: no process"));
+        status.set_probes(vec![state(None, None)]);
+        assert_eq!(readiness(State(Arc::clone(&status))).await.status(), StatusCode::OK);
+        status.set_probes(vec![ProbeState { unheard_requests: 7, ..state(None, None) }]);
+        let response = readiness(State(status)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(body(response).await.contains("suspicious: not hit in the last 7 requests"));
     }
 
     #[tokio::test]

@@ -1,4 +1,6 @@
 //! Where results go: one sink per file.
 
 pub mod http;
+pub mod page;
 pub mod recording;
+pub mod server;

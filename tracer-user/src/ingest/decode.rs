@@ -10,9 +10,11 @@ use tracer_common::{
     limits::{ID_BUFFER_LEN, MAX_ID_LEN, PATH_LEN},
     record::{
         FAMILY_INET, FAMILY_INET6, FAMILY_NONE, KIND_CONNECT, KIND_EXEC, KIND_EXIT, KIND_FORK, KIND_SDK,
-        KIND_SEND, VERSION,
+        KIND_SEND, SEND_MORE, SEND_NEW, SEND_POSITIONED, VERSION,
     },
 };
+
+use super::http::Send;
 
 /// Why a record was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -63,15 +65,8 @@ pub struct Record<'a> {
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body<'a> {
-    /// The start of a message that was sent.
-    Send {
-        /// The other end, where it is an internet address.
-        peer: Option<SocketAddr>,
-        /// What was captured.
-        payload: &'a [u8],
-        /// The message goes on past what was captured.
-        cut: bool,
-    },
+    /// A piece of what was sent on a connection.
+    Send(Send<'a>),
     /// A call of an SDK function.
     Sdk {
         /// Request id.
@@ -119,13 +114,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, DecodeError> {
         cookie: cursor.u64()?,
     };
     let body = match kind {
-        KIND_SEND => {
-            let peer = cursor.peer()?;
-            let piece_len = cursor.u32()?;
-            let captured_len = cursor.u32()?;
-            let payload = cursor.prefix(cursor.bytes.len(), captured_len)?;
-            Body::Send { peer, payload, cut: captured_len < piece_len }
-        }
+        KIND_SEND => Body::Send(cursor.send()?),
         KIND_SDK => {
             let request_id_len = cursor.u32()?;
             let item_id_len = cursor.u32()?;
@@ -177,6 +166,28 @@ impl<'a> Cursor<'a> {
         let (field, rest) = self.bytes.split_at_checked(field_len).ok_or(DecodeError::TooShort)?;
         self.bytes = rest;
         field.get(..used_len as usize).ok_or(DecodeError::Length(used_len))
+    }
+
+    fn send(&mut self) -> Result<Send<'a>, DecodeError> {
+        let (peer, stream, position) = (self.peer()?, self.u64()?, self.u32()?);
+        let (received, flags, local_port) = (self.u32()?, self.u16()?, self.u16()?);
+        let (piece_len, captured_len) = (self.u32()?, self.u32()?);
+        self.u32()?;
+        if captured_len > piece_len {
+            return Err(DecodeError::Length(captured_len));
+        }
+        Ok(Send {
+            peer,
+            stream,
+            local_port,
+            position,
+            positioned: flags & SEND_POSITIONED != 0,
+            new: flags & SEND_NEW != 0,
+            more: flags & SEND_MORE != 0,
+            received,
+            piece_len,
+            payload: self.prefix(self.bytes.len(), captured_len)?,
+        })
     }
 
     fn peer(&mut self) -> Result<Option<SocketAddr>, DecodeError> {

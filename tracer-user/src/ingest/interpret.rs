@@ -1,17 +1,17 @@
 //! What a record is: an event of a service, news of a process, or nothing of interest.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use tracer_common::{counters::Hook, limits::MAX_ID_LEN, settings::cookie_probe};
+use tracer_common::{counters::Hook, settings::cookie_probe};
 
 use super::{
     clock::Clock,
     decode::{Body, Head, Record},
-    http::{Header, find_header, trace_id},
+    http::{NoId, Send, Streams},
 };
 use crate::{
     config::Service,
-    discover::{Processes, Verdict},
+    discover::{Answer, Collectors, Process, Processes, Verdict},
     domain::{Event, Kind},
 };
 
@@ -26,9 +26,8 @@ pub enum Reading {
         pid: u32,
         /// What to do with it; `None` when it stays as it is.
         verdict: Option<Verdict>,
-        /// It just replaced its program, so its files may be new: when, in nanoseconds since the Unix
-        /// epoch.
-        new_program_ns: Option<u64>,
+        /// When it replaced its program, in nanoseconds since the Unix epoch, if it did: its files may be new.
+        executed_ns: Option<u64>,
     },
     /// Nothing, and why.
     Nothing(Reason),
@@ -41,14 +40,26 @@ pub enum Reason {
     NotTraced,
     /// The service has no such probe.
     NotConfigured,
-    /// A message without the header that carries the request id.
+    /// A message without the header or field that carries the request id.
     NoRequestId,
+    /// A message of the direction that is not looked at.
+    OtherDirection,
+    /// A part of a message that goes on, of a body, or of something else.
+    Part,
+    /// It was seen before: the process sends it again.
+    Repeated,
     /// A connection to something that is no collector.
     NotACollector,
     /// The request id is longer than the limit: lost.
     IdTooLong,
     /// The header section goes on past what was captured, without the request id so far: lost.
     HeaderTooLong,
+    /// The body goes on past what was captured, without the request id so far: lost.
+    BodyTooLong,
+    /// The body that should have the request id is compressed: lost.
+    BodyEncoded,
+    /// The rest of a message was not seen, and the request id may have been in it: lost.
+    Unfinished,
     /// An id is not UTF-8, so it cannot be written down exactly: lost.
     IdNotText,
     /// The bytes are no record: lost.
@@ -57,19 +68,33 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::NotTraced,
         Self::NotConfigured,
         Self::NoRequestId,
+        Self::OtherDirection,
+        Self::Part,
+        Self::Repeated,
         Self::NotACollector,
         Self::IdTooLong,
         Self::HeaderTooLong,
+        Self::BodyTooLong,
+        Self::BodyEncoded,
+        Self::Unfinished,
         Self::IdNotText,
         Self::Undecodable,
     ];
 
     /// The reasons that lose something somebody may miss.
-    pub const LOSSES: [Self; 4] = [Self::IdTooLong, Self::HeaderTooLong, Self::IdNotText, Self::Undecodable];
+    pub const LOSSES: [Self; 7] = [
+        Self::IdTooLong,
+        Self::HeaderTooLong,
+        Self::BodyTooLong,
+        Self::BodyEncoded,
+        Self::Unfinished,
+        Self::IdNotText,
+        Self::Undecodable,
+    ];
 
     /// The reason's name in metric labels.
     pub const fn name(self) -> &'static str {
@@ -77,11 +102,31 @@ impl Reason {
             Self::NotTraced => "not_traced",
             Self::NotConfigured => "not_configured",
             Self::NoRequestId => "no_request_id",
+            Self::OtherDirection => "other_direction",
+            Self::Part => "part",
+            Self::Repeated => "repeated",
             Self::NotACollector => "not_a_collector",
             Self::IdTooLong => "id_too_long",
             Self::HeaderTooLong => "header_too_long",
+            Self::BodyTooLong => "body_too_long",
+            Self::BodyEncoded => "body_encoded",
+            Self::Unfinished => "unfinished",
             Self::IdNotText => "id_not_text",
             Self::Undecodable => "undecodable",
+        }
+    }
+}
+
+impl From<NoId> for Reason {
+    fn from(no_id: NoId) -> Self {
+        match no_id {
+            NoId::Absent => Self::NoRequestId,
+            NoId::OtherDirection => Self::OtherDirection,
+            NoId::IdTooLong => Self::IdTooLong,
+            NoId::HeaderTooLong => Self::HeaderTooLong,
+            NoId::BodyTooLong => Self::BodyTooLong,
+            NoId::BodyEncoded => Self::BodyEncoded,
+            NoId::Unfinished => Self::Unfinished,
         }
     }
 }
@@ -91,36 +136,84 @@ pub struct Interpreter {
     services: Arc<[Service]>,
     source: Arc<str>,
     clock: Clock,
+    collectors: Collectors,
 }
 
 impl Interpreter {
     /// An interpreter for these services on this node.
     pub fn new(services: Arc<[Service]>, source: Arc<str>, clock: Clock) -> Self {
-        Self { services, source, clock }
+        let collectors = Collectors::new(&services);
+        Self { services, source, clock, collectors }
     }
 
-    /// What `record` is. Follows the life of processes in `processes`.
-    pub fn read(&self, record: &Record<'_>, processes: &mut Processes) -> Reading {
+    /// Where reports go.
+    pub const fn collectors(&self) -> &Collectors {
+        &self.collectors
+    }
+
+    /// Takes what a collector's name was answered with.
+    pub fn learn(&mut self, answer: &Answer) {
+        if let Ok(addresses) = &answer.addresses {
+            self.collectors.learn(&answer.host, addresses, Instant::now());
+        }
+    }
+
+    /// Tells what `record` is, which is at least one thing, and several for a record of several messages. Follows
+    /// the life of processes in `processes`, and their connections in `streams`.
+    pub fn read(
+        &self,
+        record: &Record<'_>,
+        processes: &mut Processes,
+        streams: &mut Streams,
+        tell: &mut dyn FnMut(Reading),
+    ) {
         let Head { pid, .. } = record.head;
-        match record.body {
+        let reading = match &record.body {
+            Body::Send(send) => return self.messages(&record.head, send, (processes, streams), tell),
             Body::Exec { path } => {
                 let verdict = Some(processes.on_exec(pid, &String::from_utf8_lossy(path)));
-                let new_program_ns = Some(self.clock.unix_ns(record.head.monotonic_ns));
-                Reading::Process { pid, verdict, new_program_ns }
+                let executed_ns = Some(self.clock.unix_ns(record.head.monotonic_ns));
+                Reading::Process { pid, verdict, executed_ns }
             }
             Body::Fork { child_pid } => {
-                let verdict = Some(processes.on_fork(pid, child_pid));
-                Reading::Process { pid: child_pid, verdict, new_program_ns: None }
+                let verdict = Some(processes.on_fork(pid, *child_pid));
+                Reading::Process { pid: *child_pid, verdict, executed_ns: None }
             }
-            Body::Exit => Reading::Process { pid, verdict: processes.on_exit(pid), new_program_ns: None },
-            Body::Send { peer, payload, cut } => {
-                self.event(record, processes, |service| request(service, payload, cut, peer))
-            }
+            Body::Exit => Reading::Process { pid, verdict: processes.on_exit(pid), executed_ns: None },
             Body::Sdk { request_id, item_id } => self.event(record, processes, |_| {
                 let kind = if record.head.hook == Hook::Click { Kind::Click } else { Kind::Exposure };
                 Ok(Content { kind, request_id: text(request_id)?, item_id: text(item_id)?, peer: None })
             }),
-            Body::Connect { peer } => self.event(record, processes, |service| report(service, peer)),
+            Body::Connect { peer } => self.event(record, processes, |service| self.report(service, *peer)),
+        };
+        tell(reading);
+    }
+
+    /// Each message of which a piece of a stream is the end of what has to be known.
+    fn messages(
+        &self,
+        head: &Head,
+        send: &Send<'_>,
+        (processes, streams): (&mut Processes, &mut Streams),
+        tell: &mut dyn FnMut(Reading),
+    ) {
+        self.follow(head, processes);
+        let Some(process) = processes.get(head.pid) else { return tell(Reading::Nothing(Reason::NotTraced)) };
+        let Some(wanted) = &self.services[process.service].request else {
+            return tell(Reading::Nothing(Reason::NotConfigured));
+        };
+        let mut told = Vec::new();
+        let place = (head.pid, head.hook, head.monotonic_ns);
+        let is_new = streams.take((process.service, wanted), place, send, &mut told);
+        if told.is_empty() {
+            return tell(Reading::Nothing(if is_new { Reason::Part } else { Reason::Repeated }));
+        }
+        for told in told {
+            let request = told.map_err(Reason::from).and_then(|id| {
+                let request_id = text(&id)?;
+                Ok(Content { kind: Kind::Request, request_id, item_id: "".into(), peer: send.peer })
+            });
+            tell(self.reading(head, process, request));
         }
     }
 
@@ -128,22 +221,31 @@ impl Interpreter {
         &self,
         record: &Record<'_>,
         processes: &mut Processes,
-        content: impl FnOnce(&Service) -> Result<Content, Reason>,
+        content: impl FnOnce(usize) -> Result<Content, Reason>,
     ) -> Reading {
         let head = &record.head;
-        let timestamp_ns = self.clock.unix_ns(head.monotonic_ns);
-        if processes.is_look_due(head.pid, timestamp_ns) {
-            processes.follow(head.pid, self.clock.now_ns(), self.clock.step_ns());
-        }
+        self.follow(head, processes);
         let Some(process) = processes.get(head.pid) else { return Reading::Nothing(Reason::NotTraced) };
         // An SDK probe belongs to one service; a library that several share has a probe for each.
         if matches!(record.body, Body::Sdk { .. }) && cookie_probe(head.cookie) as usize != process.service {
             return Reading::Nothing(Reason::NotTraced);
         }
-        let Content { kind, request_id, item_id, peer } = match content(&self.services[process.service]) {
+        self.reading(head, process, content(process.service))
+    }
+
+    /// Looks again at what the process runs, when it is time to.
+    fn follow(&self, head: &Head, processes: &mut Processes) {
+        if processes.is_look_due(head.pid, self.clock.unix_ns(head.monotonic_ns)) {
+            processes.follow(head.pid, self.clock.now_ns(), self.clock.step_ns());
+        }
+    }
+
+    fn reading(&self, head: &Head, process: &Process, content: Result<Content, Reason>) -> Reading {
+        let Content { kind, request_id, item_id, peer } = match content {
             Ok(content) => content,
             Err(reason) => return Reading::Nothing(reason),
         };
+        let timestamp_ns = self.clock.unix_ns(head.monotonic_ns);
         Reading::Event(Event {
             kind,
             timestamp_ns,
@@ -156,6 +258,17 @@ impl Interpreter {
             peer: peer.map(|peer| peer.to_string().into()),
         })
     }
+
+    fn report(&self, service: usize, peer: Option<SocketAddr>) -> Result<Content, Reason> {
+        if self.services[service].report.is_none() {
+            return Err(Reason::NotConfigured);
+        }
+        if peer.is_some_and(|peer| self.collectors.contains(service, peer)) {
+            Ok(Content { kind: Kind::Report, request_id: "".into(), item_id: "".into(), peer })
+        } else {
+            Err(Reason::NotACollector)
+        }
+    }
 }
 
 /// What an event is about.
@@ -164,36 +277,6 @@ struct Content {
     request_id: Box<str>,
     item_id: Box<str>,
     peer: Option<SocketAddr>,
-}
-
-fn request(
-    service: &Service,
-    payload: &[u8],
-    cut: bool,
-    peer: Option<SocketAddr>,
-) -> Result<Content, Reason> {
-    let probe = service.request.as_ref().ok_or(Reason::NotConfigured)?;
-    let is_trace = probe.header.eq_ignore_ascii_case("traceparent");
-    match find_header(payload, cut, &probe.header) {
-        Header::Found(value) if is_trace => {
-            Ok(Content { kind: Kind::Request, request_id: text(trace_id(value))?, item_id: "".into(), peer })
-        }
-        Header::Found(id) if id.len() > MAX_ID_LEN => Err(Reason::IdTooLong),
-        Header::Found(id) => {
-            Ok(Content { kind: Kind::Request, request_id: text(id)?, item_id: "".into(), peer })
-        }
-        Header::Absent => Err(Reason::NoRequestId),
-        Header::Beyond => Err(Reason::HeaderTooLong),
-    }
-}
-
-fn report(service: &Service, peer: Option<SocketAddr>) -> Result<Content, Reason> {
-    let probe = service.report.as_ref().ok_or(Reason::NotConfigured)?;
-    if peer.is_some_and(|peer| probe.to.contains(&peer)) {
-        Ok(Content { kind: Kind::Report, request_id: "".into(), item_id: "".into(), peer })
-    } else {
-        Err(Reason::NotACollector)
-    }
 }
 
 fn text(id: &[u8]) -> Result<Box<str>, Reason> {
@@ -217,6 +300,7 @@ mod tests {
         ingest::{
             clock::Clock,
             decode::{Body, Head, Record},
+            http::{Send, Streams},
         },
     };
 
@@ -238,24 +322,40 @@ mod tests {
 
     #[track_caller]
     fn check_nothing(hook: Hook, cookie: u64, body: Body<'_>, expected: Reason) {
-        let (interpreter, mut processes) = interpreter();
-        match interpreter.read(&record(hook, cookie, body), &mut processes) {
-            Reading::Nothing(reason) => assert_eq!(reason, expected),
+        match read(&record(hook, cookie, body)).as_slice() {
+            [Reading::Nothing(reason)] => assert_eq!(*reason, expected),
             other => panic!("{other:?}"),
         }
     }
 
+    fn read(record: &Record<'_>) -> Vec<Reading> {
+        let (interpreter, mut processes) = interpreter();
+        let (mut streams, mut readings) = (Streams::default(), Vec::new());
+        interpreter.read(record, &mut processes, &mut streams, &mut |reading| readings.push(reading));
+        readings
+    }
+
+    /// All that goes out in one call, on a stream without positions.
     fn send(payload: &[u8], cut: bool) -> Body<'_> {
-        Body::Send { peer: None, payload, cut }
+        Body::Send(Send {
+            peer: None,
+            stream: 1,
+            local_port: 0,
+            position: 0,
+            positioned: false,
+            new: true,
+            more: false,
+            received: 0,
+            piece_len: u32::try_from(payload.len()).expect("is short") + u32::from(cut),
+            payload,
+        })
     }
 
     #[test]
     fn a_message_with_the_header_is_a_request() {
-        let (interpreter, mut processes) = interpreter();
         let body = send(b"HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\n\r\n", false);
-        let Reading::Event(event) = interpreter.read(&record(Hook::Write, 0, body), &mut processes) else {
-            panic!("no event")
-        };
+        let readings = read(&record(Hook::Write, 0, body));
+        let [Reading::Event(event)] = readings.as_slice() else { panic!("{readings:?}") };
         assert_eq!((event.kind, &*event.request_id, &*event.labels.service), (Kind::Request, "r-1", "a"));
     }
 
@@ -271,10 +371,9 @@ mod tests {
 
     #[test]
     fn a_connection_counts_only_when_it_goes_to_a_collector() {
-        let (interpreter, mut processes) = interpreter();
         let body = Body::Connect { peer: "127.0.0.1:9".parse().ok() };
-        let reading = interpreter.read(&record(Hook::Connect, 0, body), &mut processes);
-        assert!(matches!(reading, Reading::Event(event) if event.kind == Kind::Report));
+        let readings = read(&record(Hook::Connect, 0, body));
+        assert!(matches!(readings.as_slice(), [Reading::Event(event)] if event.kind == Kind::Report));
         let body = Body::Connect { peer: "127.0.0.1:10".parse().ok() };
         check_nothing(Hook::Connect, 0, body, Reason::NotACollector);
     }

@@ -10,7 +10,8 @@ use super::fingerprint::Fingerprinter;
 use super::labels::LabelsTable;
 use super::open::Decision;
 use super::pending::Pending;
-use super::snapshot::{RestoreError, Snapshot};
+use super::restore::RestoreError;
+use super::snapshot::Snapshot;
 use crate::domain::{Event, Kind, Outcome};
 
 /// The join of all sources. Feed it every event; take its outcomes.
@@ -121,8 +122,8 @@ impl Join {
     /// # Errors
     /// The snapshot is not whole.
     pub fn restore(config: JoinConfig, snapshot: Snapshot) -> Result<Self, RestoreError> {
-        let labels = LabelsTable::with_sets(config.reports.clone(), snapshot.labels().to_vec());
-        let prints = snapshot.prints().clone();
+        let labels = LabelsTable::with_sets(config.reports.clone(), snapshot.state.labels.clone());
+        let prints = snapshot.state.prints.clone();
         let engine = Engine::restore(config, snapshot)?;
         Ok(Self { engine, prints, labels, last_source: None, decisions: Vec::new() })
     }

@@ -25,7 +25,7 @@ use super::time::watermark::Watermark;
 use super::time::wheel::Wheel;
 #[cfg(debug_assertions)]
 use crate::domain::Counts;
-use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome};
+use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject};
 
 /// Events taken at once. More would make the longest step longer, and no faster on the whole.
 const BATCH: usize = 32;
@@ -380,19 +380,20 @@ impl Engine {
 
     fn take_without_id(&mut self, event: &JoinEvent, late: bool, out: &mut Vec<Decision>) {
         let labels = event.labels;
+        let subject = Subject::at(event.timestamp_ns);
         match event.kind {
             Kind::Request => {
                 out.push(Outcome::Request { outcome: RequestOutcome::MissingId, labels });
             }
-            Kind::Exposure => out.push(exposure_link(LinkOutcome::MissingId, None, labels)),
+            Kind::Exposure => out.push(exposure_link(LinkOutcome::MissingId, subject, None, labels)),
             Kind::Click | Kind::Report => {
                 self.await_report(event, late, out);
-                unlinked_click(LinkOutcome::MissingId, labels, out);
+                unlinked_click(LinkOutcome::MissingId, subject, labels, out);
             }
         }
     }
 
-    fn place_of(&self, request: RequestPrint) -> Option<Place> {
+    pub(super) fn place_of(&self, request: RequestPrint) -> Option<Place> {
         self.index.find(request, |place| match place {
             Place::Packed(handle) => self.arena.request_of(handle) == request,
             Place::Open(number) => {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Kind;
+use crate::domain::{Kind, Subject};
 
 /// A request id as a fingerprint of 128 bits, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,6 +39,39 @@ impl ItemPrint {
     pub(super) fn is_missing(self) -> bool {
         self == Self::MISSING
     }
+}
+
+/// Spreads small numbers over all bits.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Stands for the request of an id, for [`Subject::causes`]; never 0.
+fn request_cause(request: RequestPrint) -> u64 {
+    request.0[0] | 1
+}
+
+/// Stands for the exposure of an item of a request, likewise.
+fn exposure_cause(request: RequestPrint, item: ItemPrint) -> u64 {
+    (request.0[1] ^ item.0.wrapping_mul(SPREAD)) | 1
+}
+
+/// An exposure that has no request.
+pub(super) fn unlinked_exposure(timestamp_ns: u64, request: RequestPrint) -> Subject {
+    Subject { timestamp_ns, causes: [request_cause(request), 0] }
+}
+
+/// A click that has no exposure, and its triple.
+pub(super) fn unlinked_click(timestamp_ns: u64, request: RequestPrint, item: ItemPrint) -> Subject {
+    Subject { timestamp_ns, causes: [0, exposure_cause(request, item)] }
+}
+
+/// A click whose exposure may have no request.
+pub(super) fn triple(timestamp_ns: u64, request: RequestPrint, item: ItemPrint) -> Subject {
+    Subject { timestamp_ns, causes: [request_cause(request), exposure_cause(request, item)] }
+}
+
+/// A click that a report of its process would cover.
+pub(super) fn click_of_process(timestamp_ns: u64, (source, pid): (SourcePrint, u32)) -> Subject {
+    Subject { timestamp_ns, causes: [(source.0 ^ u64::from(pid).wrapping_mul(SPREAD)) | 1, 0] }
 }
 
 /// One observation, of 56 bytes and without an allocation of its own.

@@ -105,7 +105,8 @@ impl Engine {
         }
     }
 
-    /// Evicting until then gives something up, or at least looks at it for the last time before it is due.
+    /// The earliest time until which evicting gives something up, or puts what is newer to where it is looked at
+    /// later. So evicting until then again and again comes to an end.
     fn oldest_ns(&mut self) -> Option<u64> {
         let retention_ns = self.config.retention_ns();
         // At the end of time, sums with the retention are no longer told apart.
@@ -265,8 +266,10 @@ impl Engine {
             self.end_exposure(pair_key, exposure_ns, false, out);
         }
         for pair_key in pairs {
-            while let Some(click) = self.open.pairs.get_mut(pair_key).and_then(Pair::pop_waiting_click) {
-                self.end_click(pair_key, click, LinkOutcome::Unseen, out);
+            while let Some((click_ns, click)) =
+                self.open.pairs.get_mut(pair_key).and_then(Pair::pop_waiting_click)
+            {
+                self.end_click(pair_key, click_ns, click, LinkOutcome::Unseen, out);
             }
         }
     }

@@ -12,7 +12,7 @@
 //!   is opened for that and packed again.
 //!
 //! `index` finds a request id in either, `reports` has the clicks and reports of processes, `evict` the
-//! memory bound and `snapshot` the way out of memory and back.
+//! memory bound, `snapshot` the way out of memory and `restore` the way back.
 //!
 //! *Invariants*, asserted in debug builds:
 //! 1. Every event pushed is in exactly one place ([`Pending::check_accounting`]).
@@ -37,6 +37,7 @@ mod open;
 mod packed;
 mod pending;
 mod reports;
+mod restore;
 mod snapshot;
 mod time;
 
@@ -51,4 +52,5 @@ pub use evict::Evicted;
 pub use fingerprint::Fingerprinter;
 pub use labels::LabelsTable;
 pub use pending::{Imbalance, Pending};
-pub use snapshot::{RestoreError, Snapshot, SnapshotSegment, SnapshotState};
+pub use restore::RestoreError;
+pub use snapshot::{Snapshot, SnapshotSegment, SnapshotState};

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::engine::Engine;
-use super::event::{JoinEvent, LabelsKey, SourcePrint};
+use super::event::{JoinEvent, LabelsKey, SourcePrint, click_of_process};
 use super::open::{Decision, Key, Timeline, Waiting};
 use super::time::Until;
-use crate::domain::{Edge, LinkOutcome, Outcome};
+use crate::domain::{Edge, LinkOutcome, Outcome, Subject};
 
 /// The reports of one process, and its clicks that none of them covers yet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +18,15 @@ pub(super) struct Process {
 }
 
 impl Process {
+    pub(super) fn id(&self) -> (SourcePrint, u32) {
+        self.id
+    }
+
+    /// Whether it is as it must be. For state that was read from outside.
+    pub(super) fn is_sound(&self) -> bool {
+        self.reports.is_sound(u64::MAX) && self.waiting_clicks.is_sound(u64::MAX)
+    }
+
     fn bytes(&self) -> u64 {
         // Its entry in the map of processes, a node of which is at least half full.
         let entry = 2 * size_of::<((SourcePrint, u32), Key)>() as u64;
@@ -42,9 +51,9 @@ impl Engine {
         let Some(process) = self.processes.get_mut(process_key) else { return };
         self.processes_held_bytes += process.reports.insert(timestamp_ns, ());
         let from_ns = timestamp_ns.saturating_sub(window_ns);
-        for (_, Waiting { labels, .. }) in process.waiting_clicks.drain_in(from_ns, timestamp_ns) {
+        for (click_ns, Waiting { labels, .. }) in process.waiting_clicks.drain_in(from_ns, timestamp_ns) {
             self.pending.click_reports -= 1;
-            out.push(link(LinkOutcome::Reported, labels));
+            out.push(link(LinkOutcome::Reported, Subject::at(click_ns), labels));
         }
     }
 
@@ -58,7 +67,7 @@ impl Engine {
         let process_key = self.process((source, pid), deadline_ns);
         let Some(process) = self.processes.get_mut(process_key) else { return };
         if process.reports.any_in(timestamp_ns, deadline_ns) {
-            out.push(link(LinkOutcome::Reported, labels));
+            out.push(link(LinkOutcome::Reported, Subject::at(timestamp_ns), labels));
         } else if deadline_ns >= self.now_ns {
             self.processes_held_bytes +=
                 process.waiting_clicks.insert(timestamp_ns, Waiting { labels, late });
@@ -76,7 +85,7 @@ impl Engine {
         while let Some((click_ns, Waiting { labels, late })) = process.waiting_clicks.pop_if(is_due) {
             self.pending.click_reports -= 1;
             if !late && !self.doubts.is_click_in_doubt(&self.config, click_ns) {
-                out.push(link(LinkOutcome::Unreported, labels));
+                out.push(link(LinkOutcome::Unreported, click_of_process(click_ns, process.id), labels));
             }
         }
     }
@@ -103,16 +112,19 @@ impl Engine {
         self.evicted.click_reports += std::mem::take(&mut self.pending.click_reports);
     }
 
-    /// Makes the tables that follow from the processes.
-    pub(super) fn index_processes(&mut self) {
-        for key in self.processes.keys() {
-            let Some(process) = self.processes.get(key) else { continue };
-            self.process_of_id.insert(process.id, key);
-            self.deadlines.forget_process.push(process.alive_until_ns, key);
-            for (click_ns, _) in process.waiting_clicks.iter() {
-                let deadline_ns = click_ns.saturating_add(self.config.report_window_ns);
-                self.deadlines.report.push(deadline_ns, key);
-            }
+    /// Enters a process that is not there yet, from a snapshot.
+    pub(super) fn restore_process(&mut self, mut process: Process) {
+        let last_ns = process.reports.last_ns().max(process.waiting_clicks.last_ns()).unwrap_or(0);
+        process.alive_until_ns = last_ns.saturating_add(self.config.report_window_ns);
+        self.processes_held_bytes += process.bytes();
+        let (id, alive_until_ns) = (process.id, process.alive_until_ns);
+        let clicks: Vec<u64> = process.waiting_clicks.iter().map(|(click_ns, _)| *click_ns).collect();
+        let key = self.processes.insert(process);
+        self.process_of_id.insert(id, key);
+        self.deadlines.forget_process.push(alive_until_ns, key);
+        self.pending.click_reports += clicks.len() as u64;
+        for click_ns in clicks {
+            self.deadlines.report.push(click_ns.saturating_add(self.config.report_window_ns), key);
         }
     }
 
@@ -144,6 +156,6 @@ impl Engine {
     }
 }
 
-fn link(outcome: LinkOutcome, labels: LabelsKey) -> Decision {
-    Outcome::Link { edge: Edge::ClickReport, outcome, delay_ns: None, labels }
+fn link(outcome: LinkOutcome, subject: Subject, labels: LabelsKey) -> Decision {
+    Outcome::Link { edge: Edge::ClickReport, outcome, subject, delay_ns: None, labels }
 }

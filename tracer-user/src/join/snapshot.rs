@@ -1,28 +1,35 @@
-//! The whole state at one moment, to be written and read back.
+//! The whole state at one moment, to be written down by another thread while the join goes on.
 //!
-//! The segments of packed groups, which are nearly all of it, are shared: taking a snapshot counts
-//! references, and the join copies a segment of 64 KiB only if it changes it while the snapshot still
-//! holds it. The rest is copied: events in the reorder buffer, open groups, processes. What follows
-//! from these (index, deadlines) is left out and made again by restoring.
+//! How to use it, in the thread of the join: [`Join::snapshot`](super::Join::snapshot), and hand the [`Snapshot`] to
+//! another thread. There: [`Snapshot::into_parts`], write the [`SnapshotState`] (it is serde's, a few MB at most) and
+//! then the words of each [`SnapshotSegment`], dropping each when it is written. To go on from what was written:
+//! [`SnapshotSegment::from_words`], [`Snapshot::new`] and [`Join::restore`](super::Join::restore).
 //!
-//! Deliberately absent: files and formats. [`SnapshotState`] can be serialised by serde; a segment
-//! is a sequence of words.
+//! *How long it stops the join.* The segments of packed groups, which are nearly all of the state, are shared: taking a
+//! snapshot counts one reference for each 64 KiB, and the join copies a segment only if it changes it while the
+//! snapshot still holds it, which makes that step some 10 us longer. The rest is copied at once: events in the reorder
+//! buffer, open groups, processes. `cargo xtask bench join` measures the stop and the steps after it. While a snapshot
+//! is held, the state may take up to twice its memory; the memory bound does not count that.
+//!
+//! *What it holds* is what cannot be made again from the rest; the index, the deadlines and all counts of what waits are
+//! made again by `restore`, which trusts nothing. The keys of the fingerprints are part of it: who can read it
+//! can make ids collide, so it belongs into a file that only the daemon reads.
+//!
+//! Deliberately absent: files, formats, check sums, versions.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::JoinConfig;
 use super::doubts::Doubts;
 use super::engine::Engine;
 use super::event::{JoinEvent, SourcePrint};
 use super::evict::Evicted;
 use super::fingerprint::Fingerprinter;
-use super::open::{Decision, Open, Slab};
-use super::packed::arena::{Arena, Block, Layout, SEGMENT_LINES};
+use super::open::{Decision, Group, Key, Pair};
+use super::packed::arena::{Block, Class, SEGMENT_LINES};
 use super::packed::line::Line;
 use super::packed::waits::{Wait, WaitKey};
-use super::pending::Pending;
 use super::reports::Process;
 use super::time::watermark::Progress;
 use crate::domain::Labels;
@@ -30,41 +37,31 @@ use crate::domain::Labels;
 /// Everything that a join knows. It can be sent to another thread and read there.
 #[derive(Debug)]
 pub struct Snapshot {
-    state: SnapshotState,
-    segments: Vec<Option<Arc<Block>>>,
+    pub(super) state: SnapshotState,
+    pub(super) segments: Vec<Option<Arc<Block>>>,
 }
 
 /// All of a snapshot but its segments.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SnapshotState {
-    prints: Fingerprinter,
-    labels: Vec<Labels>,
-    now_ns: u64,
-    progress: Progress,
-    sources: Vec<(SourcePrint, u64)>,
-    request_horizon_ns: u64,
-    exposure_horizon_ns: u64,
-    doubts: Doubts,
-    pending: Pending,
-    evicted: Evicted,
-    buffered: Vec<JoinEvent>,
-    layouts: Vec<Layout>,
-    /// As pairs: not every format has maps with such keys.
-    waits: Vec<(WaitKey, Wait)>,
-    open: Open,
-    processes: Slab<Process>,
-    processes_held_bytes: u64,
-}
-
-/// A snapshot that a join cannot go on from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreError {
-    /// Segments are missing, or are not those of the state.
-    #[error("the segments do not belong to the state")]
-    Segments,
-    /// A group leads to a place where nothing of it can be.
-    #[error("a group of the state is damaged")]
-    Group,
+    pub(super) prints: Fingerprinter,
+    pub(super) labels: Vec<Labels>,
+    pub(super) now_ns: u64,
+    pub(super) progress: Progress,
+    pub(super) sources: Vec<(SourcePrint, u64)>,
+    pub(super) request_horizon_ns: u64,
+    pub(super) exposure_horizon_ns: u64,
+    pub(super) doubts: Doubts,
+    pub(super) evicted: Evicted,
+    /// The reorder buffer.
+    pub(super) buffered: Vec<JoinEvent>,
+    /// What is in each segment; nothing in one that was given back.
+    pub(super) classes: Vec<Option<Class>>,
+    // As pairs: not every format has maps with such keys.
+    pub(super) waits: Vec<(WaitKey, Wait)>,
+    pub(super) groups: Vec<Group>,
+    pub(super) pairs: Vec<(Key, Pair)>,
+    pub(super) processes: Vec<Process>,
 }
 
 impl Snapshot {
@@ -77,14 +74,6 @@ impl Snapshot {
     /// spares the join a copy.
     pub fn into_parts(self) -> (SnapshotState, impl ExactSizeIterator<Item = Option<SnapshotSegment>>) {
         (self.state, self.segments.into_iter().map(|segment| segment.map(SnapshotSegment)))
-    }
-
-    pub(super) fn labels(&self) -> &[Labels] {
-        &self.state.labels
-    }
-
-    pub(super) fn prints(&self) -> &Fingerprinter {
-        &self.state.prints
     }
 }
 
@@ -114,9 +103,6 @@ const LINE_WORDS: usize = 8;
 impl Engine {
     /// The whole state as it is now, in a form that can be read while the join goes on. `prints` and
     /// `labels` are what gave the events their fingerprints and keys. Appends what is decided by now.
-    ///
-    /// This stops the join for as long as it takes to copy what is in the reorder buffer, open groups
-    /// and processes, and to count a reference for every segment.
     pub fn snapshot(
         &mut self,
         prints: &Fingerprinter,
@@ -136,52 +122,14 @@ impl Engine {
             request_horizon_ns: self.request_horizon_ns,
             exposure_horizon_ns: self.exposure_horizon_ns,
             doubts: self.doubts,
-            pending: self.pending,
             evicted: self.evicted,
             buffered: self.reorder.events(),
-            layouts: self.arena.layouts(),
+            classes: self.arena.classes(),
             waits: self.waits.iter().map(|(key, wait)| (*key, *wait)).collect(),
-            open: self.open.clone(),
-            processes: self.processes.clone(),
-            processes_held_bytes: self.processes_held_bytes,
+            groups: self.open.groups.iter().map(|(_, group)| group.clone()).collect(),
+            pairs: self.open.pairs.iter().map(|(key, pair)| (key, pair.clone())).collect(),
+            processes: self.processes.iter().map(|(_, process)| process.clone()).collect(),
         };
         Snapshot { state, segments: self.arena.share() }
-    }
-
-    /// A join that goes on from a snapshot. Its windows may be others than before.
-    ///
-    /// # Errors
-    /// The snapshot is not whole.
-    pub fn restore(config: JoinConfig, snapshot: Snapshot) -> Result<Self, RestoreError> {
-        let Snapshot { state, segments } = snapshot;
-        let own =
-            |segment: Arc<Block>| Arc::try_unwrap(segment).unwrap_or_else(|shared| Block::clone(&shared));
-        let blocks = segments.into_iter().map(|segment| segment.map(own)).collect();
-        let mut engine = Self::new(config);
-        engine.watermark = engine.watermark.restore(state.progress, state.sources);
-        engine.now_ns = state.now_ns;
-        engine.request_horizon_ns = state.request_horizon_ns;
-        engine.exposure_horizon_ns = state.exposure_horizon_ns;
-        engine.doubts = state.doubts;
-        engine.evicted = state.evicted;
-        engine.pending = state.pending;
-        engine.open = state.open;
-        engine.processes = state.processes;
-        engine.processes_held_bytes = state.processes_held_bytes;
-        engine.arena = Arena::restore(state.layouts, blocks).ok_or(RestoreError::Segments)?;
-        engine.waits = state.waits.into_iter().collect();
-        for event in state.buffered {
-            engine.reorder.push(event);
-        }
-        engine.index_packed()?;
-        engine.index_open()?;
-        engine.index_processes();
-        // The first look at the deadlines finds out.
-        engine.next_deadline_ns = 0;
-        #[cfg(debug_assertions)]
-        {
-            engine.counts = None;
-        }
-        Ok(engine)
     }
 }

@@ -94,6 +94,11 @@ pub fn read(btf: &Path) -> Result<Offsets, LayoutError> {
         sock_dport: member("sock_common", "skc_dport")?,
         sock_daddr: member("sock_common", "skc_daddr")?,
         sock_v6_daddr: member("sock_common", "skc_v6_daddr")?,
+        sock_num: member("sock_common", "skc_num")?,
+        sock_protocol: member("sock", "sk_protocol")?,
+        tcp_write_seq: member("tcp_sock", "write_seq")?,
+        tcp_copied_seq: member("tcp_sock", "copied_seq")?,
+        padding: 0,
         // The first argument of any system call of the family; it is called `fd` in each of them.
         syscall_args: field("syscalls", "sys_enter_write", "fd")?,
         state_old: state("oldstate")?,
@@ -106,6 +111,5 @@ pub fn read(btf: &Path) -> Result<Offsets, LayoutError> {
         exec_filename: field("sched", "sched_process_exec", "filename")?,
         fork_pid: field("task", "task_newtask", "pid")?,
         fork_clone_flags: field("task", "task_newtask", "clone_flags")?,
-        padding: 0,
     })
 }

@@ -4,16 +4,18 @@
 //! failure found here, `check` prints all of it.
 
 pub mod btf;
+mod hold;
 pub mod layout;
 mod namespaces;
 mod privileges;
+mod tls;
 pub mod tracefs;
 
 use std::{fmt, net::TcpListener, path::Path};
 
 use crate::{
     attach::pins,
-    config::{Config, Service},
+    config::{Config, SdkProbe, Service, Target},
     discover, symbols,
 };
 
@@ -58,6 +60,7 @@ pub fn run(config: &Config) -> Vec<Check> {
     if let Some(state_dir) = &config.state_dir {
         checks.extend([folder(state_dir), bpffs(&config.pin_dir)]);
     }
+    checks.extend(hold::checks(config));
     for service in &config.services {
         checks.extend(service_checks(service));
     }
@@ -193,6 +196,7 @@ fn service_checks(service: &Service) -> Vec<Check> {
         count => format!("{count} running now"),
     };
     checks.push(check(subject("processes"), Status::Good, text));
+    checks.extend(tls::service_check(service, &running));
     for (what, probe) in [("exposure", &service.exposure), ("click", &service.click)] {
         let Some(probe) = probe else { continue };
         let places = discover::probe_files(service, probe, &running);
@@ -211,22 +215,36 @@ fn service_checks(service: &Service) -> Vec<Check> {
             checks.push(check(subject(what), Status::Limited, text));
         }
         for file in places {
-            checks.push(match symbols::find(&file, &probe.symbol) {
-                Ok(functions) => {
-                    let (status, text) = found_functions(&functions, &file);
-                    check(subject(what), status, text)
-                }
-                Err(error) => {
-                    let text = format!(
-                        "{}: {error}\n  remedy: correct `symbol`; `linktracer symbols FILE` lists what there is",
-                        probe.place
-                    );
-                    check(subject(what), Status::Failed, text)
-                }
-            });
+            let (status, text) = found_places(probe, &file);
+            checks.push(check(subject(what), status, text));
         }
     }
     checks
+}
+
+/// What is said of the places that a probe goes to in a file.
+fn found_places(probe: &SdkProbe, file: &Path) -> (Status, String) {
+    let (found, key) = match &probe.target {
+        Target::Function(name) => {
+            (symbols::find(file, name).map(|functions| found_functions(&functions, file)), "symbol")
+        }
+        Target::Usdt(name) => {
+            (symbols::find_usdt(file, name, &probe.args).map(|sites| found_usdt(&sites, file)), "usdt")
+        }
+    };
+    found.unwrap_or_else(|error| {
+        let remedy = format!("correct `{key}`; `linktracer symbols FILE` lists what there is");
+        (Status::Failed, format!("{}: {error}\n  remedy: {remedy}", probe.place))
+    })
+}
+
+/// What is said of the places of a USDT probe.
+fn found_usdt(sites: &[symbols::UsdtSite], file: &Path) -> (Status, String) {
+    let place = |site: &symbols::UsdtSite| {
+        let semaphore = if site.semaphore_offset.is_some() { ", with a semaphore" } else { "" };
+        format!("USDT probe {} at {:#x} of {}{semaphore}", site.probe, site.address, file.display())
+    };
+    (Status::Good, sites.iter().map(place).collect::<Vec<_>>().join("\n  "))
 }
 
 /// What is said of the functions that a probe's `symbol` means.

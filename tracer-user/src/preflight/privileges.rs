@@ -71,7 +71,7 @@ pub(super) fn checks() -> Vec<Check> {
         if !missing.is_empty() {
             let text = format!(
                 "missing {}\n  remedy: run as root (sudo linktracer ...), or grant the capabilities \
-                 (deploy/linktracer.service and deploy/daemonset.yaml show how)",
+                 (deploy/linktracer.service and deploy/helm show how)",
                 missing.join(", ")
             );
             lines.push(line(status, text));

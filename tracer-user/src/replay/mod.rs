@@ -1,41 +1,58 @@
 //! `linktracer replay`: recorded events in, the counts of the live daemon out.
 //!
-//! Lines are read one at a time and forgotten, so a recording of any length takes the memory of its
-//! windows. A line that is not an event is counted and named, and never ends the run.
+//! Bytes are read and unpacked (`input`), cut into pieces of whole lines (`pieces`), and taken apart on
+//! several threads (`pipeline`, `batch`, `line`) while the calling thread joins. Everything is read
+//! once and forgotten, so a recording of any length takes the memory of its windows. A line that is not
+//! an event is counted and named, and never ends the run; input that ends in an error gives the counts
+//! of what came before it, and the error.
 //!
-//! Deliberately absent: any clock. A recording joined twice gives the same counts twice.
+//! Deliberately absent: any clock in what is counted. A recording joined twice gives the same counts
+//! twice.
 
-mod intern;
-mod reader;
+mod batch;
+mod input;
+mod line;
+mod pieces;
+mod pipeline;
+mod progress;
 mod table;
 mod writer;
 
+#[cfg(test)]
+mod line_tests;
+#[cfg(test)]
+mod packing_tests;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
+pub use indicatif::ProgressDrawTarget;
 
-pub use reader::{EventReader, LineError, MAX_LINE_BYTES, Record};
+pub use line::{LineError, MAX_LINE_BYTES};
 pub use writer::write_event;
 
-use crate::domain::{Counts, Kind};
-use crate::join::{Evicted, Join, JoinConfig, Reports};
-
-/// Rejected lines beyond this many are counted and no longer named.
-const MAX_NAMED_REJECTIONS: u64 = 20;
+use crate::domain::{Counts, Kind, Outcome};
+use crate::join::{Engine, Evicted, Fingerprinter, JoinConfig, JoinEvent, LabelsKey, LabelsTable, Reports};
+use batch::{Batch, MAX_NAMED_REJECTIONS, PieceReader, Recorded};
+use input::{Input, Packing};
+use pieces::Cut;
+use progress::Progress;
 
 /// Join recorded events and print what became of them.
 #[derive(Debug, Clone, Args)]
 pub struct ReplayArgs {
-    /// File of events, one JSON object a line; `-` reads standard input.
+    /// File of events, one JSON object a line, as it is or packed by gzip or zstd; `-` reads standard
+    /// input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
@@ -43,6 +60,14 @@ pub struct ReplayArgs {
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     pub output: OutputFormat,
 
+    /// How to join them.
+    #[command(flatten)]
+    pub join: JoinArgs,
+}
+
+/// How recorded events are joined: the windows and what else the join is told.
+#[derive(Debug, Clone, Args)]
+pub struct JoinArgs {
     /// Longest time from a request to its exposures.
     #[arg(long, value_name = "DURATION", default_value_t = Span(JoinConfig::default().exposure_window_ns))]
     pub exposure_window: Span,
@@ -114,7 +139,7 @@ impl fmt::Display for Span {
     }
 }
 
-impl ReplayArgs {
+impl JoinArgs {
     /// The join that the options ask for.
     pub fn join_config(&self) -> JoinConfig {
         JoinConfig {
@@ -134,21 +159,28 @@ impl ReplayArgs {
     }
 }
 
-/// Replays the file, or `input` when the file is `-`; prints the counts to `output` and names what
-/// was rejected on `errors`. Fails when the file cannot be read or the counts cannot be written.
+/// Replays the file, or `input` when the file is `-`; prints the counts to `output`, names what was
+/// rejected on `errors`, and shows how far it has come on `progress`.
+///
+/// # Errors
+/// The file cannot be opened, or the counts cannot be written. The input cannot be read to its end:
+/// then the counts of what was read are printed all the same.
 pub fn run(
     args: &ReplayArgs,
-    input: impl BufRead,
+    input: impl Read + Send,
     mut output: impl Write,
     errors: impl Write,
+    progress: ProgressDrawTarget,
 ) -> anyhow::Result<()> {
-    let counts = if args.file == Path::new("-") {
-        join_lines(args, "stdin", input, errors)?
+    let mut counts = Counts::default();
+    let visit = |outcome: &Outcome<LabelsKey>, _: &LabelsTable| counts.apply(outcome);
+    let Joined { rejected, end } = if args.file == Path::new("-") {
+        join_input(&args.join, "stdin", input, errors, Progress::new(progress, None), visit)?
     } else {
-        let name = args.file.display().to_string();
-        let file = File::open(&args.file).with_context(|| format!("open {name}"))?;
-        join_lines(args, &name, BufReader::with_capacity(1 << 18, file), errors)?
+        let (name, file, length) = open(&args.file)?;
+        join_input(&args.join, &name, file, errors, Progress::new(progress, length), visit)?
     };
+    counts.rejected = rejected;
     match args.output {
         OutputFormat::Text => output.write_all(table::render(&counts).as_bytes()),
         OutputFormat::Json => {
@@ -157,44 +189,72 @@ pub fn run(
         }
     }
     .and_then(|()| output.flush())
-    .context("write the counts")
+    .context("write the counts")?;
+    end
 }
 
-/// Joins every line of `input`.
-fn join_lines(
-    args: &ReplayArgs,
+/// Joins every line of the file, hands each outcome to `visit`, names what was rejected on `errors`, and
+/// returns how many lines that were.
+///
+/// # Errors
+/// The file cannot be read to its end. The outcomes of what was read were handed over.
+pub fn join_file(
+    args: &JoinArgs,
+    path: &Path,
+    errors: impl Write,
+    mut visit: impl FnMut(&Outcome),
+) -> anyhow::Result<u64> {
+    let (name, file, _) = open(path)?;
+    let progress = Progress::new(ProgressDrawTarget::hidden(), None);
+    let joined = join_input(args, &name, file, errors, progress, |outcome, labels| {
+        visit(&outcome.map_labels(|key| Arc::clone(labels.get(key))));
+    })?;
+    joined.end.map(|()| joined.rejected)
+}
+
+/// The file, its name for messages, and its length in bytes where it has one.
+fn open(path: &Path) -> anyhow::Result<(String, File, Option<u64>)> {
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("open {name}"))?;
+    let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    Ok((name, file, length))
+}
+
+/// What is said of an input beside its outcomes.
+struct Joined {
+    /// Lines that are no events.
+    rejected: u64,
+    /// Whether it could be read to its end.
+    end: anyhow::Result<()>,
+}
+
+/// Joins every line of `input` and hands each outcome to `visit`.
+fn join_input(
+    args: &JoinArgs,
     name: &str,
-    input: impl BufRead,
+    input: impl Read + Send,
     mut errors: impl Write,
-) -> anyhow::Result<Counts> {
-    let mut join = Join::new(args.join_config());
-    if let Some(start_ns) = args.coverage_start {
-        join.set_horizon(Kind::Request, start_ns);
-        join.set_horizon(Kind::Exposure, start_ns);
-    }
-    let mut counts = Counts::default();
-    let mut outcomes = Vec::new();
-    let mut reader = EventReader::new(input);
-    while let Some(Record { line, event }) = reader.next_record().with_context(|| format!("read {name}"))? {
-        match event {
-            Ok(event) => join.push(event, &mut outcomes),
-            Err(reason) => {
-                counts.rejected += 1;
-                if counts.rejected <= MAX_NAMED_REJECTIONS {
-                    // Whoever closed the error stream does not want to know.
-                    let _ = writeln!(errors, "{name}:{line}: {reason}");
-                }
-            }
-        }
-        counts.extend(outcomes.iter());
-        outcomes.clear();
-    }
-    join.finish(&mut outcomes);
-    counts.extend(outcomes.iter());
-    if let Some(unnamed @ 1..) = counts.rejected.checked_sub(MAX_NAMED_REJECTIONS) {
+    progress: Progress,
+    mut visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable),
+) -> anyhow::Result<Joined> {
+    let Input { packing, bytes, taken } = Input::open(input).with_context(|| format!("read {name}"))?;
+    let mut replay = Replay::new(args);
+    let reader = PieceReader::new(Fingerprinter::random());
+    let end = pipeline::run(bytes, pipeline::PIECE_BYTES, pipeline::parsers(), &reader, |batch| {
+        progress.advance(taken.load(Ordering::Relaxed), batch.events.len());
+        replay.name_rejected(&batch, |line, reason| {
+            // Whoever closed the error stream does not want to know.
+            progress.aside(|| drop(writeln!(errors, "{name}:{line}: {reason}")));
+        });
+        replay.take(&batch, &mut visit);
+    });
+    progress.finish();
+    let end = end.map_err(|cut| replay.describe(&cut, name, packing));
+    let rejected = replay.rejected;
+    let evicted = replay.finish(visit);
+    if let Some(unnamed @ 1..) = rejected.checked_sub(MAX_NAMED_REJECTIONS as u64) {
         let _ = writeln!(errors, "{name}: {unnamed} more lines were rejected");
     }
-    let evicted = join.evicted();
     if evicted != Evicted::default() {
         let Evicted { request_ids, click_reports, forced_watermarks } = evicted;
         let _ = writeln!(
@@ -204,5 +264,78 @@ fn join_lines(
              to them is unseen; --memory-limit raises it"
         );
     }
-    Ok(counts)
+    Ok(Joined { rejected, end })
+}
+
+/// The join of what was read so far.
+struct Replay {
+    engine: Engine,
+    labels: LabelsTable,
+    decisions: Vec<Outcome<LabelsKey>>,
+    lines: u64,
+    rejected: u64,
+}
+
+impl Replay {
+    fn new(args: &JoinArgs) -> Self {
+        let config = args.join_config();
+        let labels = LabelsTable::new(config.reports.clone());
+        let mut engine = Engine::new(config);
+        if let Some(start_ns) = args.coverage_start {
+            engine.set_horizon(Kind::Request, start_ns);
+            engine.set_horizon(Kind::Exposure, start_ns);
+        }
+        Self { engine, labels, decisions: Vec::new(), lines: 0, rejected: 0 }
+    }
+
+    /// Names the rejected lines of a batch that is taken next, as long as there are few.
+    fn name_rejected(&self, batch: &Batch, mut name: impl FnMut(u64, &LineError)) {
+        for ((line, reason), number) in batch.named.iter().zip(self.rejected..) {
+            if number < MAX_NAMED_REJECTIONS as u64 {
+                name(self.lines + line, reason);
+            }
+        }
+    }
+
+    /// Joins the events of a batch.
+    fn take(&mut self, batch: &Batch, visit: &mut impl FnMut(&Outcome<LabelsKey>, &LabelsTable)) {
+        self.rejected += batch.rejected;
+        self.lines += batch.lines;
+        let keys: Vec<_> = batch.labels.sets().iter().map(|labels| self.labels.key(labels)).collect();
+        for event in &batch.events {
+            let Recorded { kind, timestamp_ns, source, pid, request, item, labels } = *event;
+            let (labels, wants_report) = keys[labels];
+            let event = JoinEvent { timestamp_ns, request, item, source, pid, labels, kind, wants_report };
+            self.engine.push(event, &mut self.decisions);
+            self.decisions.drain(..).for_each(|decision| visit(&decision, &self.labels));
+        }
+    }
+
+    /// Lets every window run out. Returns what was given up to keep the memory limit.
+    fn finish(mut self, mut visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable)) -> Evicted {
+        self.engine.finish(&mut self.decisions);
+        self.decisions.iter().for_each(|decision| visit(decision, &self.labels));
+        self.engine.evicted()
+    }
+
+    /// Why and where reading ended before its time, for a person.
+    fn describe(&self, cut: &Cut, name: &str, packing: Packing) -> anyhow::Error {
+        let Cut { error, byte, lost_bytes } = cut;
+        let lines = self.lines;
+        let unpacked = if packing == Packing::Plain { "" } else { " unpacked" };
+        let what = match (packing, error.kind()) {
+            (Packing::Gzip | Packing::Zstd, io::ErrorKind::UnexpectedEof) => {
+                format!("the {} data is cut off", packing.name())
+            }
+            _ => format!("it cannot be read any further ({error})"),
+        };
+        let lost = match lost_bytes {
+            0 => String::new(),
+            length => format!(", {length} bytes into line {}, which is not counted", lines + 1),
+        };
+        anyhow!(
+            "{name}: {what} after line {lines} (byte {byte}{unpacked}){lost}\n  \
+             the counts are those of the {lines} lines before"
+        )
+    }
 }

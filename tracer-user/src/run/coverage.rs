@@ -4,17 +4,22 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use tracer_common::counters::Hook;
 
+use super::{
+    expected::{Expectations, Expected},
+    tls::TlsProbes,
+};
 use crate::{
-    attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkSite},
-    config::{SdkProbe, Service},
-    discover::{self, Processes},
+    attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkPlace, SdkSite, UsdtPlace},
+    config::{SdkProbe, Service, Target},
+    discover::{self, Collectors, Processes},
     export::http::ProbeState,
+    hold::Ask,
     ingest::clock::Clock,
     symbols::{self, SymbolError},
     telemetry::Metrics,
@@ -23,16 +28,8 @@ use crate::{
 /// Probes that are in place this long after a process started its program have missed nothing that
 /// counts: a program loads its libraries and configuration first.
 const ATTACH_GRACE_NS: u64 = 1_000_000_000;
-/// A library that a process has not mapped after this long is no longer waited for.
-const GIVE_UP_NS: u64 = 10_000_000_000;
-
-/// A process whose SDK library is not mapped yet.
-struct Expected {
-    pid: u32,
-    service: usize,
-    function: SdkFunction,
-    since_ns: u64,
-}
+/// Since when a probe is in place that a predecessor left: what was missed before is in the horizon.
+const WITHOUT_GAP_NS: u64 = 0;
 
 /// What tells one probe in one file from another.
 #[derive(PartialEq, Eq, Hash)]
@@ -44,7 +41,7 @@ struct SiteKey {
 
 /// What tells one file from another, as the kernel does when it attaches.
 #[derive(PartialEq, Eq, Hash)]
-enum FileIdentity {
+pub(super) enum FileIdentity {
     /// A file of an ordinary file system.
     Plain { device: u64, inode: u64 },
     /// A file seen through an overlay. Each mount has a device number of its own, while the inode number,
@@ -55,14 +52,14 @@ enum FileIdentity {
 
 impl FileIdentity {
     /// As a part of the name of a pin.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Plain { device, inode } => format!("{device:x}-{inode:x}"),
             Self::Overlaid { inode, size, modified_ns } => format!("{inode:x}-{size:x}-{modified_ns:x}"),
         }
     }
 
-    fn of(file: &Path) -> io::Result<Self> {
+    pub(super) fn of(file: &Path) -> io::Result<Self> {
         /// `OVERLAYFS_SUPER_MAGIC` in `linux/magic.h`.
         const OVERLAYFS: i64 = 0x794c_7630;
         let metadata = fs::metadata(file)?;
@@ -75,13 +72,43 @@ impl FileIdentity {
     }
 }
 
+/// The probes of one function in one file.
+#[derive(Debug, Clone, Copy)]
+struct InPlace {
+    /// In nanoseconds since the Unix epoch; [`WITHOUT_GAP_NS`] where that makes no difference any more.
+    since_ns: u64,
+    /// A pattern may have matched several functions, and a USDT probe may be at several places.
+    places: usize,
+}
+
+/// What was done to a file.
+struct Attached {
+    places: usize,
+    /// A predecessor had not done it.
+    new: bool,
+}
+
+/// From that time on everything is known, in nanoseconds since the Unix epoch; before, something may have
+/// been missed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HorizonMove {
+    pub(super) reason: &'static str,
+    pub(super) timestamp_ns: u64,
+}
+
 /// Keeps account of attachment.
 pub(super) struct Coverage {
     services: Arc<[Service]>,
     hooks: Vec<Hook>,
-    /// Each place looked at once: in place, or why not.
-    sites: HashMap<SiteKey, Result<(), String>>,
-    expected: Vec<Expected>,
+    /// Each file looked at once: what is in place there, or why not all.
+    sites: HashMap<SiteKey, Result<InPlace, String>>,
+    expected: Expectations,
+    /// The latest horizon that was set, in nanoseconds since the Unix epoch.
+    horizon_ns: u64,
+    moves: Vec<HorizonMove>,
+    /// For each service what is missing because names of collectors have no address.
+    unknown_names: Vec<Option<String>>,
+    tls: TlsProbes,
 }
 
 /// Why a place has no probe.
@@ -102,19 +129,31 @@ impl SiteError {
         match self {
             Self::File(_) | Self::Symbol(SymbolError::Unreadable { .. }) => "unreadable",
             Self::Symbol(SymbolError::NotElf { .. }) => "not_elf",
-            Self::Symbol(SymbolError::NotFound { .. } | SymbolError::NotInFile { .. }) => "symbol_not_found",
-            Self::Symbol(SymbolError::TooMany { .. }) => "too_many_symbols",
+            Self::Symbol(
+                SymbolError::NotFound { .. }
+                | SymbolError::NotInFile { .. }
+                | SymbolError::UsdtNotFound { .. },
+            ) => "symbol_not_found",
+            Self::Symbol(SymbolError::TooMany { .. } | SymbolError::TooManyUsdt { .. }) => "too_many_symbols",
             Self::Symbol(SymbolError::Go { .. } | SymbolError::NoSite { .. }) => "no_certain_place",
+            Self::Symbol(SymbolError::Usdt { .. }) => "arguments",
             Self::Arguments(_) => "arguments",
             Self::Attach(_) => "refused",
         }
+    }
+
+    /// May it go by itself? A file of a process that is just starting or ending may.
+    const fn is_passing(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Symbol(SymbolError::Unreadable { .. }))
     }
 }
 
 impl Coverage {
     pub(super) fn new(services: Arc<[Service]>, hooks: &[AttachedHook]) -> Self {
         let hooks = hooks.iter().map(|attached| attached.hook).collect();
-        Self { services, hooks, sites: HashMap::new(), expected: Vec::new() }
+        let unknown_names = vec![None; services.len()];
+        let (sites, expected, tls) = (HashMap::new(), Expectations::default(), TlsProbes::default());
+        Self { services, hooks, sites, expected, horizon_ns: 0, moves: Vec::new(), unknown_names, tls }
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
@@ -125,6 +164,7 @@ impl Coverage {
         kernel: &mut Kernel,
         processes: &Processes,
         metrics: &Metrics,
+        clock: &Clock,
     ) -> anyhow::Result<bool> {
         let mut new = false;
         for index in 0..self.services.len() {
@@ -133,49 +173,169 @@ impl Coverage {
             let pids = processes.of_service(index);
             for (function, probe) in sdk_probes(service) {
                 for file in discover::probe_files(service, probe, &pids) {
-                    new |= self.attach(kernel, metrics, index, function, probe, &file)?;
+                    match self.attach(kernel, index, function, probe, &file, clock) {
+                        Ok(since_ns) => new |= since_ns > WITHOUT_GAP_NS,
+                        // That process is looked at again, as every one that runs.
+                        Err(failure) if failure.passing && file.starts_with("/proc") => {}
+                        Err(failure) => return Err(self.give_up(failure, metrics).into()),
+                    }
                 }
             }
         }
         Ok(new)
     }
 
-    /// Looks for the SDK's functions in a process of the service from now on.
-    pub(super) fn expect(&mut self, pid: u32, service: usize, since_ns: u64) {
-        for (function, _) in sdk_probes(&self.services[service]) {
-            self.expected.push(Expected { pid, service, function, since_ns });
+    /// Takes which names of collectors have no address.
+    pub(super) fn set_unknown_names(&mut self, collectors: &Collectors) {
+        for (service, missing) in self.unknown_names.iter_mut().enumerate() {
+            let names = collectors.unknown_names(service);
+            *missing = (!names.is_empty()).then(|| format!("no address is known of {}", names.join(", ")));
         }
     }
 
-    /// Looks again for everything that is expected. Returns when the last probe was put in place that
-    /// came too late for its process, in nanoseconds since the Unix epoch: what happened before then may
-    /// have been missed.
-    pub(super) fn retry(&mut self, kernel: &mut Kernel, metrics: &Metrics, clock: &Clock) -> Option<u64> {
-        if self.expected.is_empty() {
-            return None;
+    /// Looks for the SDK's functions in a process of the service from now on. `seen`: it executed its program at
+    /// `started_ns`; else it was found then.
+    pub(super) fn expect(&mut self, pid: u32, service: usize, started_ns: u64, seen: bool) {
+        if has_tls(&self.services[service]) {
+            self.tls.expect(pid, started_ns);
         }
-        let mut late_ns = None;
+        let missing: Vec<_> = sdk_probes(&self.services[service]).map(|(function, _)| function).collect();
+        if !missing.is_empty() {
+            self.expected.add(Expected::new(pid, service, missing, started_ns, seen));
+        }
+    }
+
+    /// Attaches to what a program will have mapped that the process `pid` is about to execute, as one of these
+    /// services. What is not found is looked for when it runs.
+    pub(super) fn prepare(
+        &mut self,
+        kernel: &mut Kernel,
+        metrics: &Metrics,
+        clock: &Clock,
+        program: &Path,
+        ask: &Ask,
+    ) {
         let services = Arc::clone(&self.services);
-        for expected in std::mem::take(&mut self.expected) {
-            let Expected { pid, service, function, since_ns } = expected;
-            let Some(probe) = sdk_probe(&services[service], function) else { continue };
-            match Processes::probe_file(probe, pid) {
-                Some(file) => {
-                    let attached = self.attach(kernel, metrics, service, function, probe, &file);
-                    let now_ns = clock.now_ns();
-                    if matches!(attached, Ok(true)) && now_ns.saturating_sub(since_ns) > ATTACH_GRACE_NS {
-                        late_ns = Some(now_ns);
+        for (index, service) in ask.services.iter().filter_map(|index| Some((*index, services.get(*index)?)))
+        {
+            for (function, probe) in sdk_probes(service) {
+                for file in discover::files_of_program(probe, ask.pid, program, &ask.path) {
+                    match self.attach(kernel, index, function, probe, &file, clock) {
+                        Err(failure) if !failure.passing => drop(self.give_up(failure, metrics)),
+                        Ok(_) | Err(_) => {}
                     }
                 }
-                None if clock.now_ns().saturating_sub(since_ns) < GIVE_UP_NS
-                    && Path::new(&format!("/proc/{pid}")).exists() =>
-                {
-                    self.expected.push(Expected { pid, service, function, since_ns });
-                }
-                None => tracing::debug!(pid, function = function.name(), "the process never had the library"),
             }
         }
-        late_ns
+    }
+
+    /// Looks again for everything that is expected and due.
+    pub(super) fn retry(&mut self, kernel: &mut Kernel, metrics: &Metrics, clock: &Clock) {
+        let now_ns = clock.now_ns();
+        if self.tls.look(kernel, metrics, now_ns, ATTACH_GRACE_NS) {
+            self.move_horizon("attached_late", now_ns);
+        }
+        for mut expected in self.expected.take_due(now_ns) {
+            let now_ns = clock.now_ns();
+            if !Processes::is_running(expected.pid) {
+                self.ended(&expected, now_ns, metrics);
+                continue;
+            }
+            let failure = self.look(&mut expected, kernel, metrics, clock);
+            if expected.gap_ns > ATTACH_GRACE_NS
+                && self.horizon_ns < expected.unseen_since_ns + expected.gap_ns
+            {
+                self.move_horizon("attached_late", clock.now_ns());
+            }
+            match failure {
+                Some(_) if expected.fail() => self.expected.put_back(expected, now_ns),
+                Some(failure) => drop(self.give_up(failure, metrics)),
+                None if !expected.missing.is_empty() => {
+                    expected.unseen_since_ns = now_ns;
+                    self.expected.put_back(expected, now_ns);
+                }
+                None if expected.start_seen => {
+                    metrics.observe_attach_gap(self.service_name(expected.service), expected.gap_ns);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Attaches to what the process has of its missing functions. Returns what may go another time.
+    fn look(
+        &mut self,
+        expected: &mut Expected,
+        kernel: &mut Kernel,
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Option<AttachFailure> {
+        let (services, service) = (Arc::clone(&self.services), expected.service);
+        let mut passing = None;
+        for function in std::mem::take(&mut expected.missing) {
+            let Some(probe) = sdk_probe(&services[service], function) else { continue };
+            let Some(file) = Processes::probe_file(probe, expected.pid) else {
+                expected.missing.push(function);
+                continue;
+            };
+            match self.attach(kernel, service, function, probe, &file, clock) {
+                Ok(since_ns) => {
+                    let gap_ns = since_ns.saturating_sub(expected.unseen_since_ns);
+                    expected.gap_ns = expected.gap_ns.max(gap_ns);
+                }
+                Err(failure) if failure.passing => {
+                    expected.missing.push(function);
+                    passing = Some(failure);
+                }
+                Err(failure) => drop(self.give_up(failure, metrics)),
+            }
+        }
+        passing
+    }
+
+    /// A process ended before all of its probes were known to be in place. They were if it had the files that its
+    /// service is known by; else what it did last was not seen.
+    fn ended(&mut self, expected: &Expected, now_ns: u64, metrics: &Metrics) {
+        let in_place = |function: &SdkFunction| {
+            self.sites.iter().any(|(site, state)| {
+                site.service == expected.service
+                    && site.function == *function
+                    && state.as_ref().is_ok_and(|in_place| in_place.since_ns <= expected.unseen_since_ns)
+            })
+        };
+        if expected.missing.iter().all(in_place) {
+            if expected.start_seen {
+                metrics.observe_attach_gap(self.service_name(expected.service), expected.gap_ns);
+            }
+        } else {
+            self.move_horizon("ended_unprobed", now_ns);
+        }
+    }
+
+    /// Counts and logs what will not be tried again, once for each place.
+    #[expect(clippy::unused_self, reason = "coverage is what has a hole")]
+    fn give_up(&self, failure: AttachFailure, metrics: &Metrics) -> AttachFailure {
+        if failure.is_new {
+            tracing::error!(error = failure.text, probe = failure.place, "a probe cannot be put in place");
+            metrics.attach_errors.with_label_values(&[failure.reason]).inc();
+        }
+        failure
+    }
+
+    /// From `timestamp_ns` on everything is known; what reaches further back may have been missed.
+    fn move_horizon(&mut self, reason: &'static str, timestamp_ns: u64) {
+        self.horizon_ns = timestamp_ns;
+        self.moves.push(HorizonMove { reason, timestamp_ns });
+    }
+
+    /// The horizon was moved for another reason than probes.
+    pub(super) fn note_horizon(&mut self, timestamp_ns: u64) {
+        self.horizon_ns = timestamp_ns;
+    }
+
+    /// Moves of the horizon that are to be made, in their order.
+    pub(super) fn take_moves(&mut self) -> Vec<HorizonMove> {
+        std::mem::take(&mut self.moves)
     }
 
     /// Is every probe of the configuration in place?
@@ -187,20 +347,33 @@ impl Coverage {
     pub(super) fn states(&self) -> Vec<ProbeState> {
         let mut states = Vec::new();
         for (index, service) in self.services.iter().enumerate() {
-            let mut state = |what: &str, missing: Option<String>| {
-                states.push(ProbeState { name: format!("{}/{what}", service.name), missing });
+            let mut state = |what: &str, missing: Option<String>, awaited: Option<String>| {
+                let name = format!("{}/{what}", service.name);
+                states.push(ProbeState { name, missing, awaited, unheard_requests: 0 });
             };
             if service.request.is_some() {
-                state("request", self.hooks_missing(&SEND_HOOKS));
+                state("request", self.hooks_missing(&SEND_HOOKS), None);
             }
             for (function, probe) in sdk_probes(service) {
-                state(function.name(), self.sdk_missing(index, function, probe));
+                match self.sdk_awaited(index, function, probe) {
+                    Some((text, true)) => state(function.name(), Some(text), None),
+                    Some((text, false)) => state(function.name(), None, Some(text)),
+                    None => state(function.name(), self.sdk_missing(index, function), None),
+                }
             }
             if service.report.is_some() {
-                state("report", self.hooks_missing(&[Hook::Connect]));
+                let hooks = self.hooks_missing(&[Hook::Connect]);
+                state("report", hooks.or_else(|| self.unknown_names[index].clone()), None);
             }
         }
         states
+    }
+
+    /// Is the service's probe on that function in place in any file?
+    pub(super) fn is_attached(&self, service: &str, function: SdkFunction) -> bool {
+        self.sites.iter().any(|(site, state)| {
+            site.function == function && state.is_ok() && self.service_name(site.service) == service
+        })
     }
 
     /// How many probes are in place, by service and hook.
@@ -215,9 +388,13 @@ impl Coverage {
             for (function, _) in sdk_probes(service) {
                 counts.insert((index, function.name()), 0);
             }
+            if has_tls(service) {
+                counts.insert((index, Hook::TlsWrite.name()), self.tls.file_count());
+            }
         }
-        for (site, _) in self.sites.iter().filter(|(_, state)| state.is_ok()) {
-            *counts.entry((site.service, site.function.name())).or_default() += 1;
+        for (site, state) in &self.sites {
+            *counts.entry((site.service, site.function.name())).or_default() +=
+                state.as_ref().map_or(0, |in_place| in_place.places);
         }
         counts.into_iter().map(|((service, hook), count)| (self.service_name(service), hook, count)).collect()
     }
@@ -226,43 +403,55 @@ impl Coverage {
         &self.services[service].name
     }
 
-    /// Attaches to a file unless that was done, by this process or by one before it. True when there is
-    /// a new probe.
+    /// Attaches to a file unless that was done, by this process or by one before it. Returns since when the probe is
+    /// in place, in nanoseconds since the Unix epoch; of one that was there before this process,
+    /// [`WITHOUT_GAP_NS`].
     fn attach(
         &mut self,
         kernel: &mut Kernel,
-        metrics: &Metrics,
         service: usize,
         function: SdkFunction,
         probe: &SdkProbe,
         file: &Path,
-    ) -> Result<bool, AttachFailure> {
+        clock: &Clock,
+    ) -> Result<u64, AttachFailure> {
+        let failure = |text: String, reason, passing, is_new| AttachFailure {
+            text,
+            reason,
+            passing,
+            is_new,
+            place: probe.place.clone(),
+        };
         let (key, result) = match FileIdentity::of(file) {
             Ok(identity) => {
                 let key = SiteKey { service, function, file: identity };
                 if let Some(known) = self.sites.get(&key) {
-                    return known.clone().map(|()| false).map_err(AttachFailure);
+                    let known = known.clone().map(|in_place| in_place.since_ns);
+                    return known.map_err(|text| failure(text, "known", false, false));
                 }
                 let result = attach_site(kernel, &key, probe, file);
                 (Some(key), result)
             }
             Err(error) => (None, Err(SiteError::File(error))),
         };
-        let result = result.map_err(|error| {
-            tracing::error!(%error, probe = probe.place, "a probe cannot be put in place");
-            metrics.attach_errors.with_label_values(&[error.reason()]).inc();
-            error.to_string()
-        });
-        if let Ok(new) = &result {
-            tracing::info!(
-                new,
-                function = function.name(), symbol = probe.symbol, file = %file.display(), "attached"
-            );
-        }
+        let result = match result {
+            Ok(Attached { places, new }) => {
+                // What the link of /proc leads to says more than its own name.
+                let name = fs::read_link(file).unwrap_or_else(|_| PathBuf::from(file));
+                let (function, target, file) = (function.name(), &probe.target, name.display());
+                tracing::info!(function, %target, places, new, %file, "attached");
+                Ok(InPlace { since_ns: if new { clock.now_ns() } else { WITHOUT_GAP_NS }, places })
+            }
+            // The way to a file leads through a process, which may have ended meanwhile.
+            Err(error) if error.is_passing() || !file.exists() => {
+                return Err(failure(error.to_string(), error.reason(), true, true));
+            }
+            Err(error) => Err(failure(error.to_string(), error.reason(), false, true)),
+        };
         if let Some(key) = key {
-            self.sites.insert(key, result.clone().map(drop));
+            self.sites.insert(key, result.as_ref().copied().map_err(|failure| failure.text.clone()));
         }
-        result.map_err(AttachFailure)
+        result.map(|in_place| in_place.since_ns)
     }
 
     fn hooks_missing(&self, needed: &[Hook]) -> Option<String> {
@@ -271,26 +460,47 @@ impl Coverage {
         (!missing.is_empty()).then(|| format!("no hook on {}", missing.join(", ")))
     }
 
-    fn sdk_missing(&self, service: usize, function: SdkFunction, probe: &SdkProbe) -> Option<String> {
-        let mut of_probe = self
-            .sites
-            .iter()
-            .filter(|(site, _)| site.service == service && site.function == function)
-            .peekable();
-        if of_probe.peek().is_none() {
-            let file = probe.library.as_deref().unwrap_or("the executable");
-            return Some(format!("{file} is not there yet; it is looked for when a process starts"));
+    /// The file of the probe, where no process has it yet: what is waited for, and whether a process runs that
+    /// should have it.
+    fn sdk_awaited(&self, service: usize, function: SdkFunction, probe: &SdkProbe) -> Option<(String, bool)> {
+        if self.sites.keys().any(|site| site.service == service && site.function == function) {
+            return None;
         }
+        let file = probe.library.as_deref().unwrap_or("the executable");
+        if self.expected.misses(service, function) {
+            return Some((format!("{file} is in no process of the service yet; it is looked for"), true));
+        }
+        Some((format!("no process of the service runs; {file} is looked for when one starts"), false))
+    }
+
+    fn sdk_missing(&self, service: usize, function: SdkFunction) -> Option<String> {
+        let mut of_probe =
+            self.sites.iter().filter(|(site, _)| site.service == service && site.function == function);
         of_probe.find_map(|(_, state)| state.clone().err())
     }
 }
 
 /// Why a probe is not in place.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct AttachFailure(String);
+#[error("{text}")]
+pub(super) struct AttachFailure {
+    text: String,
+    /// As the label has it.
+    reason: &'static str,
+    /// It may go another time.
+    passing: bool,
+    /// It was not known before.
+    is_new: bool,
+    /// Where the probe stands in the configuration.
+    place: String,
+}
 
 const SEND_HOOKS: [Hook; 5] = [Hook::Sendto, Hook::Sendmsg, Hook::Sendmmsg, Hook::Write, Hook::Writev];
+
+/// Are the service's messages of interest where it encrypts them?
+fn has_tls(service: &Service) -> bool {
+    service.request.as_ref().is_some_and(|request| request.tls)
+}
 
 fn sdk_probes(service: &Service) -> impl Iterator<Item = (SdkFunction, &SdkProbe)> {
     let functions = [SdkFunction::Exposure, SdkFunction::Click];
@@ -304,21 +514,51 @@ const fn sdk_probe(service: &Service, function: SdkFunction) -> Option<&SdkProbe
     }
 }
 
-/// Attaches to every function in the file that the probe means. True when any of it is new.
-fn attach_site(kernel: &mut Kernel, key: &SiteKey, probe: &SdkProbe, file: &Path) -> Result<bool, SiteError> {
-    let mut new = false;
-    for found in symbols::find(file, &probe.symbol)? {
-        let abi = probe.abi.unwrap_or(found.abi);
-        let ids = probe.args.locate(abi).map_err(SiteError::Arguments)?;
-        let site = SdkSite {
+fn attach_site(
+    kernel: &mut Kernel,
+    key: &SiteKey,
+    probe: &SdkProbe,
+    file: &Path,
+) -> Result<Attached, SiteError> {
+    let places = match &probe.target {
+        Target::Function(symbol) => function_places(probe, symbol, file)?,
+        Target::Usdt(name) => usdt_places(probe, name, file)?,
+    };
+    let mut attached = Attached { places: places.len(), new: false };
+    for (file_offset, place) in places {
+        attached.new |= kernel.attach_sdk(&SdkSite {
             function: key.function,
             file: file.to_path_buf(),
             file_identity: key.file.name(),
-            file_offset: found.site.file_offset,
-            ids,
+            file_offset,
+            place,
             probe: u32::try_from(key.service).unwrap_or(u32::MAX),
-        };
-        new |= kernel.attach_sdk(&site)?;
+        })?;
     }
-    Ok(new)
+    Ok(attached)
+}
+
+/// Where in a file the functions of a probe are.
+fn function_places(probe: &SdkProbe, symbol: &str, file: &Path) -> Result<Vec<(u64, SdkPlace)>, SiteError> {
+    // One function may have several names.
+    let mut places: Vec<(u64, SdkPlace)> = Vec::new();
+    for found in symbols::find(file, symbol)? {
+        let abi = probe.abi.unwrap_or(found.abi);
+        let ids = probe.args.locate(abi).map_err(SiteError::Arguments)?;
+        let offset = found.site.file_offset;
+        if !places.iter().any(|(known, _)| *known == offset) {
+            places.push((offset, SdkPlace::Function(ids)));
+        }
+    }
+    Ok(places)
+}
+
+/// Where in a file a USDT probe is.
+fn usdt_places(probe: &SdkProbe, name: &str, file: &Path) -> Result<Vec<(u64, SdkPlace)>, SiteError> {
+    let sites = symbols::find_usdt(file, name, &probe.args)?;
+    let place = |site: symbols::UsdtSite| {
+        let place = UsdtPlace { ids: site.ids, semaphore_offset: site.semaphore_offset };
+        (site.file_offset, SdkPlace::Usdt(place))
+    };
+    Ok(sites.into_iter().map(place).collect())
 }

@@ -138,7 +138,8 @@ impl Durability {
         self.journal_number += 1;
         self.journal = self.next_journal.take();
         let now_ns = self.place.clock.now_ns();
-        let join = state.snapshot(now_ns);
+        let join = state.snapshot();
+        let losses = state.publisher.loss_state(&state.join, &self.place.counters, now_ns);
         let daemon = DaemonState {
             source: state.source.to_string(),
             written_ns: now_ns,
@@ -148,10 +149,12 @@ impl Durability {
             next_sequence: self.next_sequence,
             journal: self.journal_number,
             position,
+            counters: Counters::COUNT as u64,
             earlier_hits: self.place.earlier_hits.clone(),
             hits: self.place.counters.all(),
             numbers: state.publisher.metrics.numbers(),
-            window: state.publisher.window().clone(),
+            losses,
+            streams: state.streams.as_changes(),
             processes: state.processes.as_changes(),
         };
         Checkpoint { daemon, join }

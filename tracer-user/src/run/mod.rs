@@ -4,12 +4,18 @@
 //! that takes everything from the ring to the metrics, and serves HTTP beside it. The worker is the
 //! only one that writes; when it dies, the process ends with its reason.
 
+mod collectors;
 mod coverage;
 mod durability;
+mod expected;
+mod losses;
 mod prepare;
+mod privileges;
 mod publish;
 mod state;
+mod suspicion;
 mod takeover;
+mod tls;
 mod worker;
 
 use std::{
@@ -70,6 +76,8 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
     let recording = options.record.as_deref().map(Recording::create).transpose()?;
 
+    // Files and the port are open by now, whoever they belong to.
+    privileges::keep_for_tracing().context("cannot give up capabilities")?;
     let (worker, status) = prepare::prepare(config, options, recording)?;
     let stop = Arc::new(AtomicBool::new(false));
     let (done, worker_done) = oneshot::channel();
@@ -86,6 +94,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
         })
         .context("cannot start the ingest thread")?;
 
+    privileges::keep_for_serving().context("cannot give up capabilities")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the HTTP server")?;
     let result =
@@ -112,11 +121,7 @@ async fn serve(
         // Whoever asks earlier waits: after a restart, counts may not seem to have gone back.
         let _ = is_caught_up.await;
         match listener {
-            Some(listener) => {
-                listener.set_nonblocking(true)?;
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                axum::serve(listener, http::router(status)).await
-            }
+            Some(listener) => http::serve(listener, status).await,
             None => std::future::pending().await,
         }
     };

@@ -1,6 +1,6 @@
 //! The start: from nothing, or from what an earlier run left, to a worker that has everything in place.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Context as _;
 
@@ -11,6 +11,7 @@ use super::{
     join_config,
     publish::Publisher,
     state::State,
+    suspicion::Suspicion,
     takeover::{self, Restored, Takeover},
     worker::Worker,
 };
@@ -18,11 +19,13 @@ use crate::{
     attach::{
         AttachError, Channels, Kernel, Settings,
         pins::{self, PinError, PinFolder, PinSet},
+        target_flags,
     },
     config::{Config, SdkProbe, Service},
-    discover::Processes,
+    discover::{self, Processes},
     durable::{RingPlace, StateDir},
     export::{http::Status, recording::Recording},
+    hold::{Gate, Policy},
     ingest::{
         clock::{self, Clock},
         interpret::Interpreter,
@@ -47,11 +50,11 @@ pub(super) fn prepare(
 
     let metrics = Metrics::new().context("metrics")?;
     metrics.state_limit_bytes.set(i64::try_from(config.join.memory_limit).unwrap_or(i64::MAX));
-    let status = Arc::new(Status::new(metrics.registry.clone(), clock::monotonic_ns));
+    let status = Arc::new(Status::new(&config.source, metrics.registry.clone(), clock::monotonic_ns));
     let services: Arc<[_]> = config.services.clone().into();
     let join_config = join_config(config);
     let source: Arc<str> = config.source.as_str().into();
-    let publisher = Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source));
+    let publisher = Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source), config);
     let processes = Processes::new(Arc::clone(&services));
     let mut state = State::new(join_config.clone(), publisher, processes, recording, source);
     let restored = match (&dir, checkpoint) {
@@ -114,9 +117,18 @@ impl Start {
         let mut state = state;
         state.processes.look_again(clock.now_ns());
         let services: Arc<[_]> = config.services.clone().into();
+        let interpreter = Interpreter::new(Arc::clone(&services), Arc::clone(&state.source), clock);
+        let names = interpreter.collectors().names();
+        let answers = (!names.is_empty()).then(|| discover::resolve(names)).transpose();
         let mut worker = Worker {
-            interpreter: Interpreter::new(Arc::clone(&services), Arc::clone(&state.source), clock),
-            coverage: Coverage::new(services, kernel.hooks()),
+            interpreter,
+            answers: answers.context("cannot start the thread that looks up names")?,
+            collectors: BTreeSet::new(),
+            suspicion: Suspicion::new(&services),
+            coverage: Coverage::new(Arc::clone(&services), kernel.hooks()),
+            services,
+            gate: None,
+            readings: Vec::new(),
             ring,
             counters,
             state,
@@ -127,11 +139,15 @@ impl Start {
             ring_full: takeover.continued.as_ref().map(|continued| continued.ring_full),
             kernel,
         };
+        worker.tell_collectors()?;
+        worker.wait_for_names()?;
         if takeover.continued.is_some() {
             worker.go_on()?;
         } else {
             worker.begin(restored.is_some())?;
         }
+        // Only now: what runs already is probed as it is.
+        worker.gate = config.discover.hold_exec.then(|| Gate::start(&Policy::of(config))).transpose()?;
         let start_ns = clock.now_ns();
         worker.catch_up = (worker.ring.read_position() + worker.ring.unread(), start_ns);
         status.set_probes(worker.coverage.states());
@@ -154,12 +170,12 @@ fn load(settings: &Settings, pins: Option<PinSet>) -> anyhow::Result<(Kernel, Ch
 }
 
 fn settings(config: &Config, options: &Options) -> anyhow::Result<Settings> {
-    let reports = config.services.iter().filter_map(|service| service.report.as_ref());
     Ok(Settings {
         offsets: preflight::layout::read(&config.btf)?,
         ring_bytes: config.ring_buffer_size,
         hooks: config.hooks,
-        collectors: reports.flat_map(|report| report.to.clone()).collect(),
+        has_collectors: config.services.iter().any(|service| service.report.is_some()),
+        pending_flags: config.services.iter().map(target_flags).fold(0, std::ops::BitOr::bitor),
         kernel_log: options.kernel_log,
     })
 }
@@ -169,7 +185,7 @@ fn settings(config: &Config, options: &Options) -> anyhow::Result<Settings> {
 fn fingerprint(settings: &Settings, config: &Config) -> String {
     let probe = |probe: &Option<SdkProbe>| {
         let probe = probe.as_ref()?;
-        Some((probe.library.clone(), probe.symbol.clone(), probe.args.clone(), probe.abi))
+        Some((probe.library.clone(), probe.target.clone(), probe.args.clone(), probe.abi))
     };
     let service = |service: &Service| {
         let Service { name, processes, request, exposure, click, report, .. } = service.clone();
@@ -216,15 +232,16 @@ impl Worker {
         }
         let running = self.state.processes.running();
         let State { processes, publisher, .. } = &mut self.state;
-        let new = self.coverage.attach_known_files(&mut self.kernel, processes, &publisher.metrics)?;
+        let metrics = &publisher.metrics;
+        let new = self.coverage.attach_known_files(&mut self.kernel, processes, metrics, &self.clock)?;
         if new && !running.is_empty() {
             self.move_horizon("attached_late", self.clock.now_ns())?;
         }
-        self.kernel.pin_sdk()?;
+        self.kernel.pin_probes()?;
         for pid in &running {
             if let Some(process) = self.state.processes.get(*pid) {
                 // A probe that turns out to be new was not there while the process ran.
-                self.coverage.expect(*pid, process.service, 0);
+                self.coverage.expect(*pid, process.service, 0, false);
             }
         }
         if let Some(durability) = &mut self.durability {
@@ -246,16 +263,24 @@ impl Worker {
         running.sort_unstable();
         running.dedup();
         for pid in &running {
-            self.kernel.trace_process(*pid)?;
-        }
-        let State { processes, publisher, .. } = &mut self.state;
-        self.coverage.attach_known_files(&mut self.kernel, processes, &publisher.metrics)?;
-        for pid in &running {
             if let Some(process) = self.state.processes.get(*pid) {
-                self.coverage.expect(*pid, process.service, self.clock.now_ns());
+                self.kernel.trace_process(*pid, target_flags(&self.services[process.service]))?;
             }
         }
-        self.kernel.pin_sdk()?;
+        let State { processes, publisher, .. } = &mut self.state;
+        self.coverage.attach_known_files(&mut self.kernel, processes, &publisher.metrics, &self.clock)?;
+        for pid in &running {
+            if let Some(process) = self.state.processes.get(*pid) {
+                self.coverage.expect(*pid, process.service, self.clock.now_ns(), false);
+            }
+        }
+        self.kernel.pin_probes()?;
+        if knows_more {
+            // Pieces of messages were missed, and other things that nobody counted.
+            let unfinished = self.state.streams.abandon();
+            self.count_unfinished(&unfinished)?;
+            self.state.publisher.begin_anew();
+        }
         self.kernel.set_capture(true)?;
         if knows_more || !running.is_empty() {
             let reason = if knows_more { "restart_gap" } else { "process_older_than_capture" };

@@ -6,20 +6,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::coverage::Coverage;
+use tracer_common::counters::Hook;
+
+use super::{coverage::Coverage, losses::LossMeter, suspicion::Suspicion};
 use crate::{
-    discover::Processes,
-    domain::{Edge, Kind, Labels, Outcome},
-    export::http::Status,
-    ingest::clock::Clock,
+    attach::Counters,
+    config::{Config, Service},
+    discover::{Answer, Processes},
+    domain::{Edge, Kind, Outcome},
+    durable::{DaemonState, LossState},
+    export::http::{ProbeState, Status},
+    hold,
+    ingest::{clock::Clock, interpret::Reason},
     join::{Evicted, Join},
-    slo::{RatioWindow, Tally},
-    telemetry::{Metrics, Numbers},
+    slo::{BrokenLinks, Ratio, Reach, Waiting},
+    telemetry::Metrics,
 };
 
-/// The ratio's window: 60 slices of 15 s are 15 minutes.
-const SLICE_NS: u64 = 15_000_000_000;
-const SLICES: usize = 60;
 /// The slower gauges are set this often.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -31,61 +34,128 @@ pub(super) struct Publisher {
     status: Arc<Status>,
     clock: Clock,
     source: Arc<str>,
-    window: RatioWindow<(Edge, Arc<Labels>)>,
+    links: BrokenLinks,
+    losses: LossMeter,
+    /// What was lost since the last publication was lost after this time.
+    losses_after_ns: u64,
+    services: Vec<Service>,
+    /// A window is trustworthy when its bounds are no further apart than this.
+    trusted_width: f64,
     published: BTreeSet<RatioKey>,
     evicted: Evicted,
+    held: hold::Counts,
     last: Option<Instant>,
 }
 
 impl Publisher {
-    pub(super) fn new(metrics: Metrics, status: Arc<Status>, clock: Clock, source: Arc<str>) -> Self {
-        let window = RatioWindow::new(SLICE_NS, SLICES);
+    pub(super) fn new(
+        metrics: Metrics,
+        status: Arc<Status>,
+        clock: Clock,
+        source: Arc<str>,
+        config: &Config,
+    ) -> Self {
+        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let reach = Reach {
+            exposure_window_ns: ns(config.join.exposure_window),
+            click_window_ns: ns(config.join.click_window),
+            report_window_ns: ns(config.join.report_window),
+            skew_ns: ns(config.join.skew),
+        };
         Self {
             metrics,
             status,
             clock,
             source,
-            window,
+            links: BrokenLinks::new(ns(config.ratio.window), reach),
+            losses: LossMeter::default(),
+            losses_after_ns: 0,
+            services: config.services.clone(),
+            trusted_width: config.ratio.trusted_width,
             published: BTreeSet::new(),
             evicted: Evicted::default(),
+            held: hold::Counts::default(),
             last: None,
         }
     }
 
     /// Goes on from what was counted before a restart.
-    pub(super) fn restore(
-        &mut self,
-        numbers: &Numbers,
-        window: RatioWindow<(Edge, Arc<Labels>)>,
-        evicted: Evicted,
-    ) {
-        self.metrics.restore(numbers);
-        self.window = window;
+    pub(super) fn restore(&mut self, daemon: &DaemonState, evicted: Evicted) {
+        self.metrics.restore(&daemon.numbers);
+        if !self.links.restore(&daemon.losses.links) {
+            tracing::warn!("the windows have other lengths than before the restart; the ratio begins anew");
+        }
+        self.losses.go_on_from(daemon.losses.known.clone());
+        self.losses_after_ns = daemon.losses.after_ns;
         self.evicted = evicted;
     }
 
-    /// What is counted for the ratio.
-    pub(super) const fn window(&self) -> &RatioWindow<(Edge, Arc<Labels>)> {
-        &self.window
+    /// What is counted for the ratio, everything that was lost by now included.
+    pub(super) fn loss_state(&mut self, join: &Join, counters: &Counters, now_ns: u64) -> LossState {
+        self.note_losses(join, counters, now_ns);
+        LossState {
+            links: self.links.clone(),
+            known: self.losses.known().to_vec(),
+            after_ns: self.losses_after_ns,
+        }
+    }
+
+    /// The kernel side is another one than before a restart, and what happened in between is not known.
+    pub(super) fn begin_anew(&mut self) {
+        self.losses.go_on_from(Vec::new());
+        self.losses.note_uncounted();
+    }
+
+    /// Counts what became of records.
+    pub(super) fn count_received(&mut self, hook: &str, outcome: &str, count: u64) {
+        let reason = Reason::ALL.into_iter().find(|reason| reason.name() == outcome);
+        let known = Hook::ALL.into_iter().find(|known| known.name() == hook);
+        if let (Some(reason), Some(hook)) = (reason, known) {
+            self.losses.note(hook, reason, count);
+        }
+        self.metrics.received.with_label_values(&[hook, outcome]).inc_by(count);
+    }
+
+    /// Counts what records told beside the first thing, or what is told without a record.
+    pub(super) fn count_further(&self, hook: &str, count: u64) {
+        self.metrics.further.with_label_values(&[hook]).inc_by(count);
+    }
+
+    /// Publishes what became of held programs.
+    pub(super) fn publish_held(&mut self, counts: &hold::Counts) {
+        self.metrics.add_held(&counts.since(&self.held), counts.file_systems);
+        self.held = *counts;
+    }
+
+    /// Counts what a name was answered with.
+    pub(super) fn count_answer(&self, answer: &Answer) {
+        let outcome = match &answer.addresses {
+            Ok(_) => "answered",
+            Err(error) => {
+                tracing::warn!(%error, name = answer.host, "the name of a collector has no address; it keeps those that it had");
+                "failed"
+            }
+        };
+        self.metrics.lookups.with_label_values(&[&answer.host, outcome]).inc();
     }
 
     /// Counts outcomes and takes them out of `out`.
-    pub(super) fn count(&mut self, out: &mut Vec<Outcome>, now_ns: u64) {
+    pub(super) fn count(&mut self, out: &mut Vec<Outcome>) {
         for outcome in out.drain(..) {
             self.metrics.count(&outcome);
-            let (edge, broken, labels) = match outcome {
-                Outcome::Link { edge, outcome, labels, .. } => (edge, outcome.is_broken(), labels),
-                Outcome::Triple { outcome, labels } => (Edge::Triple, outcome.is_broken(), labels),
-                _ => continue,
-            };
-            if let Some(broken) = broken {
-                self.window.add(now_ns, &(edge, labels), broken);
-            }
+            self.links.count(&outcome);
         }
     }
 
     /// Sets the gauges.
-    pub(super) fn publish(&mut self, join: &Join, processes: &Processes, coverage: &Coverage, now_ns: u64) {
+    pub(super) fn publish(
+        &mut self,
+        join: &Join,
+        processes: &Processes,
+        (coverage, suspicion): (&Coverage, &Suspicion),
+        counters: &Counters,
+        now_ns: u64,
+    ) {
         self.status.note_drain();
         self.metrics.set_pending(&join.pending());
         self.publish_evicted(join);
@@ -98,7 +168,7 @@ impl Publisher {
             return;
         }
         self.last = Some(Instant::now());
-        self.publish_ratios(now_ns);
+        self.publish_ratios(join, counters, now_ns);
         self.metrics.set_clock_step(self.clock.step_ns());
         self.metrics.set_state_bytes(join.memory_bytes());
         for (service, count) in processes.count_by_service() {
@@ -109,7 +179,7 @@ impl Publisher {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.metrics.attached.with_label_values(&[service, hook]).set(count);
         }
-        self.status.set_probes(coverage.states());
+        self.status.set_probes(with_suspicion(coverage.states(), suspicion));
         self.status.set_releases(processes.releases(&self.source));
     }
 
@@ -132,19 +202,63 @@ impl Publisher {
     }
 
     /// The ratio of an edge is that of all groups of a release together.
-    fn publish_ratios(&mut self, now_ns: u64) {
-        let mut sums: BTreeMap<RatioKey, Tally> = BTreeMap::new();
-        for ((edge, labels), tally) in self.window.tallies(now_ns) {
-            *sums.entry((edge, labels.service.clone(), labels.release.clone())).or_default() += tally;
+    fn publish_ratios(&mut self, join: &Join, counters: &Counters, now_ns: u64) {
+        self.note_losses(join, counters, now_ns);
+        let pending = join.pending();
+        let waiting = Waiting {
+            exposures: pending.exposures,
+            clicks: pending.clicks,
+            click_reports: pending.click_reports,
+            triples: pending.triples,
+        };
+        let ratios = self.links.ratios(now_ns, &waiting);
+        self.publish_trust(&ratios, now_ns);
+        let mut gone = std::mem::take(&mut self.published);
+        for Ratio { edge, labels, tally, bounds } in ratios {
+            let (Some(ratio), Some(bounds)) = (tally.ratio(), bounds) else { continue };
+            let key = (edge, labels.service.clone(), labels.release.clone());
+            self.metrics.set_ratio(edge, &key.1, &key.2, Some((ratio, bounds)));
+            gone.remove(&key);
+            self.published.insert(key);
         }
-        let gone: Vec<RatioKey> =
-            self.published.iter().filter(|key| !sums.contains_key(*key)).cloned().collect();
         for (edge, service, release) in gone {
             self.metrics.set_ratio(edge, &service, &release, None);
         }
-        for ((edge, service, release), tally) in &sums {
-            self.metrics.set_ratio(*edge, service, release, tally.ratio());
-        }
-        self.published = sums.into_keys().collect();
     }
+
+    /// Takes note of what was lost since this was called last.
+    fn note_losses(&mut self, join: &Join, counters: &Counters, now_ns: u64) {
+        let losses = self.losses.take(counters);
+        // After the counters were read: what they say was lost by then.
+        self.links.lose(self.losses_after_ns, self.clock.now_ns(), losses);
+        // A record that is read later can be as old as the watermark is now.
+        self.losses_after_ns = join.watermark_ns().unwrap_or(now_ns).min(now_ns);
+    }
+
+    /// A service's window is trustworthy when every ratio of it is known well enough. One without any
+    /// link is, as long as nothing was lost.
+    fn publish_trust(&self, ratios: &[Ratio], now_ns: u64) {
+        let mut trusted: BTreeMap<&str, bool> = BTreeMap::new();
+        for Ratio { labels, tally, bounds, .. } in ratios {
+            if let (Some(_), Some(bounds)) = (tally.ratio(), bounds) {
+                *trusted.entry(&labels.service).or_insert(true) &= bounds.width() <= self.trusted_width;
+            }
+        }
+        let without_links = !self.links.is_doubtful(now_ns);
+        for service in &self.services {
+            let is_trusted = trusted.get(service.name.as_str()).copied().unwrap_or(without_links);
+            self.metrics.set_trustworthy(&service.name, is_trusted);
+        }
+    }
+}
+
+/// The states of the probes, with what is suspicious about them.
+fn with_suspicion(mut states: Vec<ProbeState>, suspicion: &Suspicion) -> Vec<ProbeState> {
+    for (labels, function, requests) in suspicion.suspicious() {
+        let name = format!("{}/{}", labels.service, function.name());
+        if let Some(state) = states.iter_mut().find(|state| state.name == name) {
+            state.unheard_requests = state.unheard_requests.max(requests);
+        }
+    }
+    states
 }

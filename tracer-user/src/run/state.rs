@@ -14,6 +14,7 @@ use crate::{
     domain::{Kind, Outcome},
     durable::{Batch, DaemonState, Input},
     export::recording::Recording,
+    ingest::http::Streams,
     join::{Join, JoinConfig, Snapshot},
 };
 
@@ -22,6 +23,7 @@ pub(super) struct State {
     pub(super) join: Join,
     pub(super) publisher: Publisher,
     pub(super) processes: Processes,
+    pub(super) streams: Streams,
     pub(super) recording: Option<Recording>,
     pub(super) source: Arc<str>,
     out: Vec<Outcome>,
@@ -36,7 +38,15 @@ impl State {
         recording: Option<Recording>,
         source: Arc<str>,
     ) -> Self {
-        Self { join: Join::new(config), publisher, processes, recording, source, out: Vec::new() }
+        Self {
+            join: Join::new(config),
+            publisher,
+            processes,
+            streams: Streams::default(),
+            recording,
+            source,
+            out: Vec::new(),
+        }
     }
 
     /// Becomes the state of a checkpoint.
@@ -47,7 +57,10 @@ impl State {
         join: Snapshot,
     ) -> anyhow::Result<()> {
         self.join = Join::restore(config, join).context("the join of the checkpoint")?;
-        self.publisher.restore(&daemon.numbers, daemon.window.clone(), self.join.evicted());
+        self.publisher.restore(daemon, self.join.evicted());
+        for change in &daemon.streams {
+            self.streams.make_again(change.clone());
+        }
         for change in &daemon.processes {
             self.processes.make_again(change);
         }
@@ -56,7 +69,10 @@ impl State {
     }
 
     /// Takes in a batch that was journaled before a restart.
-    pub(super) fn replay(&mut self, batch: Batch) -> anyhow::Result<()> {
+    pub(super) fn replay(&mut self, mut batch: Batch) -> anyhow::Result<()> {
+        for change in batch.streams.drain(..) {
+            self.streams.make_again(change);
+        }
         for change in batch.inputs.iter().filter_map(|input| match input {
             Input::Process(change) => Some(change),
             _ => None,
@@ -66,10 +82,13 @@ impl State {
         self.take(batch)
     }
 
-    /// Takes in a batch. Its changes of the table of processes were made while it was read.
+    /// Takes in a batch. Its changes of the table of processes and of connections were made while it was read.
     pub(super) fn take(&mut self, batch: Batch) -> anyhow::Result<()> {
         for (hook, outcome, count) in &batch.received {
-            self.publisher.metrics.received.with_label_values(&[hook, outcome]).inc_by(*count);
+            self.publisher.count_received(hook, outcome, *count);
+        }
+        for (hook, count) in &batch.further {
+            self.publisher.count_further(hook, *count);
         }
         for input in batch.inputs {
             match input {
@@ -77,9 +96,8 @@ impl State {
                     if let Some(recording) = &mut self.recording {
                         recording.write(&event)?;
                     }
-                    let now_ns = event.timestamp_ns;
                     self.join.push(event, &mut self.out);
-                    self.publisher.count(&mut self.out, now_ns);
+                    self.publisher.count(&mut self.out);
                 }
                 Input::Heartbeat(timestamp_ns) => self.heartbeat(timestamp_ns),
                 Input::Horizon { reason, timestamp_ns } => self.move_horizon(&reason, timestamp_ns),
@@ -92,13 +110,13 @@ impl State {
     /// Nothing older than this can come, in nanoseconds since the Unix epoch.
     pub(super) fn heartbeat(&mut self, timestamp_ns: u64) {
         self.join.heartbeat(&self.source, timestamp_ns, &mut self.out);
-        self.publisher.count(&mut self.out, timestamp_ns);
+        self.publisher.count(&mut self.out);
     }
 
     /// The join as it is now, to be read by another thread.
-    pub(super) fn snapshot(&mut self, now_ns: u64) -> Snapshot {
+    pub(super) fn snapshot(&mut self) -> Snapshot {
         let snapshot = self.join.snapshot(&mut self.out);
-        self.publisher.count(&mut self.out, now_ns);
+        self.publisher.count(&mut self.out);
         self.publisher.publish_evicted(&self.join);
         snapshot
     }

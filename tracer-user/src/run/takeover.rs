@@ -11,7 +11,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use tracer_common::counters::{COUNTER_COUNT, HitOutcome, Hook, counter_index};
+use tracer_common::counters::{HitOutcome, Hook, counter_index};
 
 use super::{
     durability::{at, ring_full},
@@ -77,7 +77,12 @@ pub(super) fn restore(
     checkpoint: crate::durable::Checkpoint,
     state: &mut State,
 ) -> anyhow::Result<Restored> {
-    let crate::durable::Checkpoint { daemon, join } = checkpoint;
+    let crate::durable::Checkpoint { mut daemon, join } = checkpoint;
+    for hits in [&mut daemon.hits, &mut daemon.earlier_hits, &mut daemon.losses.known] {
+        if daemon.counters != Counters::COUNT as u64 {
+            hits.clear();
+        }
+    }
     state.restore(config.clone(), &daemon, join)?;
     let mut position = daemon.position;
     let mut batches = 0_u64;
@@ -167,9 +172,8 @@ fn continued(pins: &PinSet, boot_id: &str, restored: &Restored) -> Option<Contin
 fn discard(counters: &Counters, restored: Option<&Restored>, state: &State) -> Vec<u64> {
     let last = counters.all();
     let before = restored.map(|restored| restored.daemon.earlier_hits.as_slice()).unwrap_or_default();
-    let mut hits: Vec<u64> = (0..COUNTER_COUNT as usize)
-        .map(|place| last[place] + before.get(place).copied().unwrap_or_default())
-        .collect();
+    let before = before.iter().copied().chain(std::iter::repeat(0));
+    let mut hits: Vec<u64> = last.iter().zip(before).map(|(last, before)| last + before).collect();
     for hook in Hook::ALL {
         let received = state.publisher.metrics.received_from(hook);
         let lost = at(&hits, hook, HitOutcome::Submitted).saturating_sub(received);
@@ -190,7 +194,7 @@ fn discard(counters: &Counters, restored: Option<&Restored>, state: &State) -> V
 /// was not received is not known; what was received is the least that it can have been.
 fn settled_hits(restored: Option<&Restored>, state: &State) -> Vec<u64> {
     let Some(Restored { daemon, .. }) = restored else { return Vec::new() };
-    let mut hits: Vec<u64> = (0..COUNTER_COUNT as usize)
+    let mut hits: Vec<u64> = (0..Counters::COUNT)
         .map(|place| {
             let count = |hits: &[u64]| hits.get(place).copied().unwrap_or_default();
             count(&daemon.earlier_hits) + count(&daemon.hits)

@@ -1,9 +1,11 @@
 //! The one thread that takes everything from the ring to the metrics.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
     },
     time::{Duration, Instant},
 };
@@ -16,13 +18,22 @@ use rustix::{
 use tokio::sync::oneshot;
 use tracer_common::counters::Hook;
 
-use super::{coverage::Coverage, durability, durability::Durability, state::State};
+use super::{
+    coverage::{Coverage, HorizonMove},
+    durability,
+    durability::Durability,
+    state::State,
+    suspicion::{Change, Suspicion},
+};
 use crate::{
-    attach::{Counters, Kernel, Ring},
-    discover::Verdict,
+    attach::{Counters, Kernel, Ring, target_flags},
+    config::{Network, Service},
+    discover::{Answer, Verdict},
+    domain::Event,
     durable::{Batch, Input},
+    hold::{Counts, Gate},
     ingest::{
-        clock::Clock,
+        clock::{self, Clock},
         decode::decode,
         interpret::{Interpreter, Reading, Reason},
     },
@@ -45,10 +56,18 @@ pub(super) struct Worker {
     pub(super) kernel: Kernel,
     pub(super) ring: Ring,
     pub(super) counters: Arc<Counters>,
+    pub(super) services: Arc<[Service]>,
     pub(super) interpreter: Interpreter,
+    /// What names of collectors are answered with; none where there are no names.
+    pub(super) answers: Option<Receiver<Answer>>,
+    /// Collectors that the kernel side knows.
+    pub(super) collectors: BTreeSet<(Network, u16)>,
     pub(super) coverage: Coverage,
     pub(super) state: State,
     pub(super) durability: Option<Durability>,
+    pub(super) suspicion: Suspicion,
+    /// Holds programs until they are probed, where that is configured and works.
+    pub(super) gate: Option<Gate>,
     pub(super) clock: Clock,
     /// The last heartbeat that the state has had and the journal has not.
     pub(super) heartbeat_ns: Option<u64>,
@@ -57,6 +76,8 @@ pub(super) struct Worker {
     /// Events without room on the ring, at the start of a run that continues another; taken once the
     /// ring was emptied.
     pub(super) ring_full: Option<u64>,
+    /// What the current record tells; empty in between.
+    pub(super) readings: Vec<Reading>,
 }
 
 impl Worker {
@@ -70,12 +91,15 @@ impl Worker {
         loop {
             if !stopping && stop.load(Ordering::Relaxed) {
                 stopping = true;
+                // Before anything that takes long: nobody is to wait for a daemon that ends.
+                self.gate = None;
                 // Where probes stay, whoever comes next goes on with what they capture meanwhile.
                 if !self.kernel.is_pinned() {
                     self.kernel.set_capture(false)?;
                 }
             }
             self.wait()?;
+            self.open_gate();
             // Taken before the look at the ring: what is made meanwhile may be missed by it.
             let now_ns = self.clock.now_ns();
             self.state.processes.follow_idle(now_ns, self.clock.step_ns());
@@ -90,10 +114,12 @@ impl Worker {
             if emptied {
                 self.note_overflow()?;
             }
+            self.learn_names()?;
             self.look_for_files()?;
             if swept.elapsed() >= SWEEP_INTERVAL {
                 swept = Instant::now();
                 self.sweep();
+                self.give_up()?;
                 if let Some(recording) = &mut self.state.recording {
                     recording.flush()?;
                 }
@@ -107,7 +133,8 @@ impl Worker {
             }
             self.kernel.flush_kernel_log();
             let State { publisher, join, processes, .. } = &mut self.state;
-            publisher.publish(join, processes, &self.coverage, now_ns);
+            let doubts = (&self.coverage, &self.suspicion);
+            publisher.publish(join, processes, doubts, &self.counters, now_ns);
             if let Some(caught_up) = caught_up.take_if(|_| emptied || passed_start) {
                 // Nobody listens any more only when the process is on its way out.
                 let _ = caught_up.send(());
@@ -116,8 +143,8 @@ impl Worker {
                 break;
             }
         }
-        if let Some(recording) = &mut self.state.recording {
-            recording.flush()?;
+        if let Some(recording) = self.state.recording.take() {
+            recording.finish()?;
         }
         if let Some(durability) = &mut self.durability {
             durability.checkpoint_now(&mut self.state, self.ring.read_position())?;
@@ -134,9 +161,31 @@ impl Worker {
     /// Waits until the kernel side asks for a look at the ring, or it is time for one.
     fn wait(&self) -> anyhow::Result<()> {
         let timeout = Timespec { tv_sec: 0, tv_nsec: DRAIN_INTERVAL_NS };
-        match poll(&mut [PollFd::new(&self.ring, PollFlags::IN)], Some(&timeout)) {
+        let mut sources = vec![PollFd::new(&self.ring, PollFlags::IN)];
+        sources.extend(self.gate.as_ref().map(|gate| PollFd::new(gate, PollFlags::IN)));
+        match poll(&mut sources, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error).context("cannot wait for the ring buffer"),
+        }
+    }
+
+    /// Attaches to the programs that are held, and lets them pass.
+    fn open_gate(&mut self) {
+        let Some(gate) = &mut self.gate else { return };
+        let publisher = &mut self.state.publisher;
+        let served = gate.take().and_then(|asks| {
+            asks.iter().try_for_each(|ask| {
+                let program = gate.program(ask);
+                self.coverage.prepare(&mut self.kernel, &publisher.metrics, &self.clock, &program, ask);
+                gate.answer(ask)
+            })
+        });
+        publisher.publish_held(&gate.counts());
+        if let Err(error) = served {
+            tracing::error!(%error, "programs are no longer held until they are probed: the process that did it is lost");
+            publisher.metrics.attach_errors.with_label_values(&["gate_lost"]).inc();
+            publisher.publish_held(&Counts { file_systems: 0, ..gate.counts() });
+            self.gate = None;
         }
     }
 
@@ -159,26 +208,26 @@ impl Worker {
         let mut batch = Batch::default();
         for records in 0..MAX_RECORDS_PER_BATCH {
             let Some(bytes) = self.ring.read() else { return (batch, records) };
-            let (hook, reading) = match decode(bytes) {
-                Ok(record) => (record.head.hook, self.interpreter.read(&record, &mut self.state.processes)),
+            let hook = match decode(bytes) {
+                Ok(record) => {
+                    let tell = &mut |reading| self.readings.push(reading);
+                    let State { processes, streams, .. } = &mut self.state;
+                    self.interpreter.read(&record, processes, streams, tell);
+                    record.head.hook
+                }
                 Err(error) => {
                     tracing::warn!(%error, len = bytes.len(), "a record cannot be read");
+                    self.readings.push(Reading::Nothing(Reason::Undecodable));
                     // Which hook it came from is not known; it is counted in the last row.
-                    (Hook::Exit, Reading::Nothing(Reason::Undecodable))
+                    Hook::Exit
                 }
             };
-            let outcome = match reading {
-                Reading::Event(event) => {
-                    batch.inputs.push(Input::Event(event));
-                    RECEIVED_EVENT
-                }
-                Reading::Process { pid, verdict, new_program_ns } => {
-                    self.follow(pid, verdict, new_program_ns);
-                    RECEIVED_PROCESS
-                }
-                Reading::Nothing(reason) => reason.name(),
-            };
-            batch.count(hook.name(), outcome);
+            let mut readings = std::mem::take(&mut self.readings);
+            batch.count_further(hook.name(), readings.len() as u64 - 1);
+            for reading in readings.drain(..) {
+                self.handle(hook, reading, &mut batch);
+            }
+            self.readings = readings;
         }
         (batch, MAX_RECORDS_PER_BATCH)
     }
@@ -188,7 +237,8 @@ impl Worker {
     /// could take back.
     fn commit(&mut self, mut batch: Batch) -> anyhow::Result<()> {
         let changes = self.state.processes.take_changes();
-        if batch.inputs.is_empty() && batch.received.is_empty() && changes.is_empty() {
+        batch.streams = self.state.streams.take_changes();
+        if batch.is_empty() && changes.is_empty() {
             // What was given back unsent has to go all the same.
             self.ring.release(self.ring.read_position());
             return Ok(());
@@ -209,6 +259,7 @@ impl Worker {
     /// Moves the coverage horizon to `now_ns`.
     pub(super) fn move_horizon(&mut self, reason: &'static str, now_ns: u64) -> anyhow::Result<()> {
         tracing::warn!(reason, "the coverage horizon moves to now: what came before may have been missed");
+        self.coverage.note_horizon(now_ns);
         let inputs = vec![Input::Horizon { reason: reason.into(), timestamp_ns: now_ns }];
         self.commit(Batch { inputs, ..Batch::default() })
     }
@@ -224,30 +275,102 @@ impl Worker {
 
     /// Puts probes into files that processes have only now, and has them stay.
     fn look_for_files(&mut self) -> anyhow::Result<()> {
-        let late_ns = self.coverage.retry(&mut self.kernel, &self.state.publisher.metrics, &self.clock);
-        if let Some(late_ns) = late_ns {
-            self.move_horizon("attached_late", late_ns)?;
+        self.coverage.retry(&mut self.kernel, &self.state.publisher.metrics, &self.clock);
+        for HorizonMove { reason, timestamp_ns } in self.coverage.take_moves() {
+            self.move_horizon(reason, timestamp_ns)?;
         }
         // Not before the horizon is journaled: a successor that finds the probe asks no further.
-        Ok(self.kernel.pin_sdk()?)
+        Ok(self.kernel.pin_probes()?)
+    }
+
+    /// Says once when a probe is not hit though its service is busy, and when it is hit again.
+    fn suspect(&mut self, event: &Event) {
+        let coverage = &self.coverage;
+        let is_attached = |service: &str, function| coverage.is_attached(service, function);
+        for change in self.suspicion.note(event, is_attached) {
+            let Change { labels, function, is_suspicious, requests } = change;
+            let (service, release, group) = (&*labels.service, &*labels.release, &*labels.group);
+            let hook = function.name();
+            if is_suspicious {
+                tracing::warn!(
+                    service,
+                    release,
+                    group,
+                    hook,
+                    requests,
+                    "a probe is in place and was not hit once while its service sent so many requests: is it the right function, and is it still called?"
+                );
+            } else {
+                tracing::info!(
+                    service,
+                    release,
+                    group,
+                    hook,
+                    requests,
+                    "a suspicious probe was hit after all"
+                );
+            }
+            let gauge =
+                self.state.publisher.metrics.suspicious.with_label_values(&[service, release, group, hook]);
+            gauge.set(i64::from(is_suspicious));
+        }
+    }
+
+    /// Does what follows from one thing that a record tells.
+    fn handle(&mut self, hook: Hook, reading: Reading, batch: &mut Batch) {
+        let outcome = match reading {
+            Reading::Event(event) => {
+                self.suspect(&event);
+                batch.inputs.push(Input::Event(event));
+                RECEIVED_EVENT
+            }
+            Reading::Process { pid, verdict, executed_ns } => {
+                self.follow(pid, verdict, executed_ns);
+                RECEIVED_PROCESS
+            }
+            Reading::Nothing(reason) => reason.name(),
+        };
+        batch.count(hook.name(), outcome);
+    }
+
+    /// Gives up messages whose rest does not come.
+    fn give_up(&mut self) -> anyhow::Result<()> {
+        let streams = &mut self.state.streams;
+        streams.forget_idle(&self.services, clock::monotonic_ns());
+        let given_up = streams.take_given_up();
+        self.state.publisher.metrics.set_streams(streams.count());
+        self.count_unfinished(&given_up)
+    }
+
+    /// Counts messages that these hooks began, and whose rest was not seen.
+    pub(super) fn count_unfinished(&mut self, hooks: &[Hook]) -> anyhow::Result<()> {
+        let mut batch = Batch::default();
+        for hook in hooks {
+            batch.count_further(hook.name(), 1);
+            batch.count(hook.name(), Reason::Unfinished.name());
+        }
+        self.commit(batch)
     }
 
     /// Has the kernel side capture what the process sends. A full table is counted and no reason to end.
     fn trace(&mut self, pid: u32) {
-        if let Err(error) = self.kernel.trace_process(pid) {
+        let Some(process) = self.state.processes.get(pid) else { return };
+        let flags = target_flags(&self.services[process.service]);
+        if let Err(error) = self.kernel.trace_process(pid, flags) {
             tracing::error!(%error, pid, "what the process sends is not seen");
             self.state.publisher.metrics.attach_errors.with_label_values(&["targets_full"]).inc();
         }
     }
 
     /// Carries out what was decided on a process.
-    fn follow(&mut self, pid: u32, verdict: Option<Verdict>, new_program_ns: Option<u64>) {
+    fn follow(&mut self, pid: u32, verdict: Option<Verdict>, executed_ns: Option<u64>) {
         match verdict {
             Some(Verdict::Trace) => {
                 self.trace(pid);
-                if let (Some(since_ns), Some(process)) = (new_program_ns, self.state.processes.get(pid)) {
-                    let service = process.service;
-                    self.coverage.expect(pid, service, since_ns);
+                if let Some(executed_ns) = executed_ns
+                    && let Some(process) = self.state.processes.get(pid)
+                {
+                    self.coverage.expect(pid, process.service, executed_ns, true);
                 }
             }
             Some(Verdict::Forget) => self.kernel.forget_process(pid),
@@ -262,13 +385,16 @@ impl Worker {
         }
         for labels in self.state.processes.forget_labels() {
             self.state.publisher.metrics.forget(&labels);
+            self.suspicion.forget(&labels);
         }
     }
 
     /// Finds processes whose start was missed.
     fn scan(&mut self) -> anyhow::Result<()> {
+        let found = self.state.processes.scan();
+        // Looked up afterwards: a process that starts during the scan is in the kernel's table by then.
         let known = self.kernel.processes();
-        for pid in self.state.processes.scan() {
+        for pid in found {
             self.trace(pid);
             let now_ns = self.clock.now_ns();
             if !known.contains(&pid) {
@@ -276,8 +402,7 @@ impl Worker {
                 self.move_horizon("start_missed", now_ns)?;
             }
             if let Some(process) = self.state.processes.get(pid) {
-                let service = process.service;
-                self.coverage.expect(pid, service, now_ns);
+                self.coverage.expect(pid, process.service, now_ns, false);
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use super::{
     mapped,
     pattern::Pattern,
     search::{Found, Search},
+    usdt::{self, Note},
 };
 
 /// Lines without a pattern, and with one.
@@ -37,7 +38,8 @@ pub enum DescribeError {
 /// address, place of the probe, instruction there, and the reason for the place.
 ///
 /// Without a pattern the functions that a team may want are listed, a few of them: of Go the
-/// exported ones outside the standard library, of others all; `*` lists everything.
+/// exported ones outside the standard library, of others all; `*` lists everything. The USDT probes
+/// follow, with their places and arguments as the file notes them; `provider:name` means those alone.
 ///
 /// # Errors
 /// When the file cannot be read as a program, when no function is called `pattern`, and when `out`
@@ -59,10 +61,13 @@ pub fn describe_in(
     let image = Image::parse(bytes).map_err(|problem| SymbolError::not_elf(path, problem))?;
     let search = Search::new(path, &image);
     heading(path, &image, &search, out)?;
+    let probes = usdt_rows(&image, pattern);
     let (rows, more) = match pattern {
+        // No function's name has a colon on its own, and a probe's always has.
+        Some(text) if !probes.is_empty() && text.contains(':') => (Vec::new(), 0),
         Some(text) => {
             let found = search.matching(Pattern::new(text), MAX_MATCHES)?;
-            if found.is_empty() {
+            if found.is_empty() && probes.is_empty() {
                 return Err(search.not_found(text).into());
             }
             split(found.into_iter(), MAX_ROWS_OF_PATTERN)
@@ -72,9 +77,44 @@ pub fn describe_in(
             split(go.chain(search.other_functions()), MAX_ROWS)
         }
     };
-    table(&search, &rows, out)?;
+    if !rows.is_empty() || probes.is_empty() {
+        table(&search, &rows, out)?;
+    }
     if more > 0 {
         writeln!(out, "... and {more} more; name the one you mean, or part of it with `*`")?;
+    }
+    let limit = if pattern.is_some() { MAX_ROWS_OF_PATTERN } else { MAX_ROWS };
+    usdt_table(&probes, limit, out)?;
+    Ok(())
+}
+
+/// The USDT probes that are meant, by name.
+fn usdt_rows<'a>(image: &'a Image<'a>, pattern: Option<&str>) -> Vec<Note<'a>> {
+    let pattern = pattern.map(Pattern::new);
+    let is_meant = |note: &Note<'_>| pattern.is_none_or(|pattern| pattern.is_spelt(&note.probe()));
+    let mut probes: Vec<Note<'a>> = usdt::notes(image).filter(is_meant).collect();
+    probes.sort_by(|left, right| {
+        (left.provider, left.name, left.address).cmp(&(right.provider, right.name, right.address))
+    });
+    probes
+}
+
+fn usdt_table(probes: &[Note<'_>], limit: usize, out: &mut dyn Write) -> io::Result<()> {
+    if probes.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = probes.iter().take(limit).map(Note::probe).collect();
+    let width = names.iter().map(|name| name.len().min(MAX_NAME_WIDTH)).max().unwrap_or(0).max(10);
+    writeln!(out, "\n{:width$}  {:>10}  {:>10}  arguments", "USDT probe", "probe at", "semaphore")?;
+    for (note, name) in probes.iter().zip(&names) {
+        let semaphore = match note.semaphore {
+            0 => "none".to_owned(),
+            address => format!("{address:#x}"),
+        };
+        writeln!(out, "{name:width$}  {:>#10x}  {semaphore:>10}  {}", note.address, note.arguments)?;
+    }
+    if probes.len() > limit {
+        writeln!(out, "... and {} more places; name the probe you mean", probes.len() - limit)?;
     }
     Ok(())
 }

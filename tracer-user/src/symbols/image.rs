@@ -48,6 +48,7 @@ pub(super) struct Segment<'a> {
     pub(super) file_offset: u64,
     pub(super) bytes: &'a [u8],
     pub(super) executable: bool,
+    pub(super) writable: bool,
 }
 
 impl<'a> Segment<'a> {
@@ -130,8 +131,17 @@ impl<'a> Image<'a> {
 
     /// Where in the file the instruction at `address` is, if that part is mapped as code.
     pub(super) fn code_offset(&self, address: u64) -> Option<u64> {
+        self.offset_where(address, |segment| segment.executable)
+    }
+
+    /// Where in the file the byte at `address` is, if that part is mapped for writing.
+    pub(super) fn data_offset(&self, address: u64) -> Option<u64> {
+        self.offset_where(address, |segment| segment.writable)
+    }
+
+    fn offset_where(&self, address: u64, wanted: impl Fn(&Segment<'a>) -> bool) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.from(address).is_some())?;
-        segment.executable.then(|| segment.file_offset.checked_add(address - segment.address)).flatten()
+        wanted(segment).then(|| segment.file_offset.checked_add(address - segment.address)).flatten()
     }
 
     /// The pointer at `address`, as it is when the program is not moved.
@@ -169,14 +179,30 @@ impl<'a> Image<'a> {
         Some(section.sh_addr(LittleEndian)).filter(|address| *address != 0)
     }
 
+    /// The bytes of the section called `name`, mapped or not.
+    pub(super) fn section_bytes(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let sections = self.header.sections(LittleEndian, self.bytes).ok()?;
+        let (_, section) = sections.section_by_name(LittleEndian, name)?;
+        section.data(LittleEndian, self.bytes).ok()
+    }
+
+    /// The variables that the symbol tables define. One in both comes twice.
+    pub(super) fn variables(&self) -> impl Iterator<Item = Symbol<'a>> + use<'a> {
+        self.symbols_of(elf::STT_OBJECT)
+    }
+
     /// The functions that the symbol tables define. A name in both comes twice.
     pub(super) fn symbols(&self) -> impl Iterator<Item = Symbol<'a>> + use<'a> {
-        let table = |kind| self.symbol_table(kind).unwrap_or_default();
+        self.symbols_of(elf::STT_FUNC)
+    }
+
+    fn symbols_of(&self, kind: u8) -> impl Iterator<Item = Symbol<'a>> + use<'a> {
+        let table = |section| self.symbol_table(section).unwrap_or_default();
         let tables = [table(elf::SHT_SYMTAB), table(elf::SHT_DYNSYM)];
-        tables.into_iter().flat_map(|(symbols, names)| {
+        tables.into_iter().flat_map(move |(symbols, names)| {
             symbols.iter().take(MAX_SYMBOLS).filter_map(move |symbol| {
                 let defined = symbol.st_shndx.get(LittleEndian) != elf::SHN_UNDEF;
-                if !defined || symbol.st_info & 0xf != elf::STT_FUNC {
+                if !defined || symbol.st_info & 0xf != kind {
                     return None;
                 }
                 let name = text_within(names, symbol.st_name.get(LittleEndian) as usize, MAX_SYMBOL_LEN)?;
@@ -240,6 +266,7 @@ fn segment<'a>(header: &ProgramHeader64<LittleEndian>, bytes: &'a [u8]) -> Optio
         file_offset,
         bytes: bytes.get(start..end)?,
         executable: header.p_flags(LittleEndian) & elf::PF_X != 0,
+        writable: header.p_flags(LittleEndian) & elf::PF_W != 0,
     })
 }
 

@@ -12,8 +12,10 @@ mod describe;
 pub mod go;
 mod image;
 mod pattern;
+mod runpath;
 mod search;
 mod site;
+mod usdt;
 
 use std::{
     fs::{self, File},
@@ -26,7 +28,9 @@ use memmap2::Mmap;
 pub use self::{
     describe::{DescribeError, describe, describe_in},
     image::ElfProblem,
+    runpath::library_folders,
     site::{Site, SiteReason, SiteRefusal},
+    usdt::{UsdtSite, find_usdt, find_usdt_in},
 };
 use self::{
     go::{GoRefusal, Inlined},
@@ -36,8 +40,8 @@ use self::{
 };
 use crate::config::Abi;
 
-/// More functions than this are no list of probes.
-const MAX_FOUND: usize = 1000;
+/// More functions than this are no list of probes, and each costs the traced service.
+const MAX_FOUND: usize = 64;
 
 /// Why a function has no place for a probe.
 #[derive(Debug, thiserror::Error)]
@@ -110,11 +114,50 @@ pub enum SymbolError {
         /// What was looked for.
         pattern: String,
     },
+    /// No USDT probe of that name.
+    #[error("{path} has no USDT probe `{probe}`{}", known(nearest))]
+    UsdtNotFound {
+        /// Which file.
+        path: PathBuf,
+        /// What was looked for.
+        probe: String,
+        /// Probes of similar names, or any.
+        nearest: Vec<String>,
+    },
+    /// A USDT probe in too many places.
+    #[error("{path} has more than {limit} places of USDT probes like `{probe}`; write more of the name")]
+    TooManyUsdt {
+        /// Which file.
+        path: PathBuf,
+        /// What was looked for.
+        probe: String,
+        /// How many would be taken.
+        limit: usize,
+    },
+    /// A USDT probe whose ids cannot be read.
+    #[error("{path}: the USDT probe `{probe}` at {address:#x} cannot be used: {problem}")]
+    Usdt {
+        /// Which file.
+        path: PathBuf,
+        /// Which probe.
+        probe: String,
+        /// Which of its places.
+        address: u64,
+        /// Why.
+        problem: String,
+    },
 }
 
 impl SymbolError {
     pub(in crate::symbols) fn not_elf(path: &Path, problem: ElfProblem) -> Self {
         Self::NotElf { path: path.to_path_buf(), problem }
+    }
+}
+
+fn known(nearest: &[String]) -> String {
+    match nearest {
+        [] => "; it has no USDT probes".to_owned(),
+        names => format!("; it has, for example, {}", names.join(", ")),
     }
 }
 

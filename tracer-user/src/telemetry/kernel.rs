@@ -17,10 +17,11 @@ use crate::{attach::Counters, ingest::interpret::Reason};
 /// Reads the kernel side's counters at each scrape, and adds up what was lost on either side.
 pub struct KernelCollector {
     counters: Arc<Counters>,
-    /// Counts of earlier kernel sides, by place in the table.
+    /// Counts of earlier kernel sides, by place in [`Counters::all`].
     earlier: Vec<u64>,
     received: IntCounterVec,
     hits: IntCounterVec,
+    skipped: IntCounterVec,
     lost: IntCounterVec,
     /// Two scrapes at a time must not both add what is new.
     turn: Mutex<()>,
@@ -41,8 +42,9 @@ impl KernelCollector {
             IntCounterVec::new(Opts::new(metric.name(), metric.help()), labels)
         };
         let hits = vector(Metric::KernelHits, &["probe", "outcome"])?;
+        let skipped = vector(Metric::SkippedHits, &["probe"])?;
         let lost = vector(Metric::LostEvents, &["reason"])?;
-        Ok(Self { counters, earlier, received, hits, lost, turn: Mutex::new(()) })
+        Ok(Self { counters, earlier, received, hits, skipped, lost, turn: Mutex::new(()) })
     }
 
     fn refresh(&self) {
@@ -58,6 +60,10 @@ impl KernelCollector {
                     Err(error) => tracing::warn!(%error, hook = hook.name(), "kernel counter cannot be read"),
                 }
             }
+        }
+        for hook in Hook::ALL {
+            let earlier = self.earlier.get(Counters::place_of_skipped(hook)).copied();
+            raise(&self.skipped, &[hook.name()], self.counters.skipped(hook) + earlier.unwrap_or_default());
         }
         for (reason, count) in self.losses() {
             raise(&self.lost, &[reason], count);
@@ -111,6 +117,7 @@ fn raise(counters: &IntCounterVec, labels: &[&str], count: u64) {
 impl Collector for KernelCollector {
     fn desc(&self) -> Vec<&Desc> {
         let mut all = self.hits.desc();
+        all.extend(self.skipped.desc());
         all.extend(self.lost.desc());
         all
     }
@@ -119,6 +126,7 @@ impl Collector for KernelCollector {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.refresh();
         let mut families = self.hits.collect();
+        families.extend(self.skipped.collect());
         families.extend(self.lost.collect());
         families
     }

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
     core::{Collector as _, MetricVec, MetricVecBuilder},
 };
 use tracer_common::counters::Hook;
@@ -12,8 +13,10 @@ use super::{Metric, Numbers, delay::DelayHistogram};
 use crate::{
     build,
     domain::{Edge, Kind, Labels, LinkOutcome, Outcome},
+    hold,
     ingest::interpret::Reason,
     join::{Evicted, Pending},
+    slo::Bounds,
 };
 
 /// Bounds of the delay histogram in seconds: from a reflex to the default click window.
@@ -22,6 +25,9 @@ const DELAY_BUCKETS: [f64; 14] =
 
 /// Bounds of the pauses for checkpoints in seconds; 5 ms is what they may take.
 const PAUSE_BUCKETS: [f64; 8] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05];
+
+/// Bounds of the histogram of gaps in seconds: from a millisecond to the longest time between two looks.
+const GAP_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0];
 
 /// Label values of a record that was of use: it became an event, or news of a process.
 pub const RECEIVED_EVENT: &str = "event";
@@ -38,8 +44,14 @@ pub struct Metrics {
     pub registry: Registry,
     /// Records received, by hook and what they were.
     pub received: IntCounterVec,
+    /// What records told beside the first thing, by hook.
+    pub further: IntCounterVec,
+    /// Look-ups of collectors' names, by name and outcome.
+    pub lookups: IntCounterVec,
     /// Probes in place.
     pub attached: IntGaugeVec,
+    /// Probes that are in place and not hit.
+    pub suspicious: IntGaugeVec,
     /// Processes that are traced.
     pub processes: IntGaugeVec,
     /// Probes that could not be put in place.
@@ -53,7 +65,11 @@ pub struct Metrics {
     late_without_outcome: IntCounterVec,
     requests: IntCounterVec,
     delay: DelayHistogram,
+    attach_gap: HistogramVec,
+    held: IntCounterVec,
+    hold_file_systems: Gauge,
     ratio: GaugeVec,
+    trustworthy: IntGaugeVec,
     pending: IntGaugeVec,
     state_bytes: IntGauge,
     /// What the join's state may take.
@@ -114,9 +130,16 @@ impl Metrics {
         let pause = HistogramOpts::new(pause.name(), pause.help()).buckets(PAUSE_BUCKETS.to_vec());
         let pause = Histogram::with_opts(pause)?;
         registry.register(Box::new(pause.clone()))?;
+        let gap = Metric::AttachGap;
+        let gap = HistogramOpts::new(gap.name(), gap.help()).buckets(GAP_BUCKETS.to_vec());
+        let attach_gap = HistogramVec::new(gap, &["service"])?;
+        registry.register(Box::new(attach_gap.clone()))?;
         let metrics = Self {
             received: counters(Metric::ReceivedRecords, &["probe", "outcome"])?,
+            further: counters(Metric::FurtherMessages, &["probe"])?,
+            lookups: counters(Metric::CollectorLookups, &["name", "outcome"])?,
             attached: int_gauges(Metric::AttachedProbes, &["service", "hook"])?,
+            suspicious: int_gauges(Metric::SuspiciousProbes, &["service", "release", "group", "hook"])?,
             processes: int_gauges(Metric::TargetProcesses, &["service"])?,
             attach_errors: counters(Metric::AttachErrors, &["reason"])?,
             horizon_moves: counters(Metric::CoverageHorizonMoves, &["reason"])?,
@@ -127,7 +150,11 @@ impl Metrics {
             late_without_outcome: counters(Metric::LateWithoutOutcome, &["kind"])?,
             requests: counters(Metric::Requests, &["outcome", "service", "release", "group"])?,
             delay,
+            attach_gap,
+            held: counters(Metric::HeldExecs, &["outcome"])?,
+            hold_file_systems: gauge(Metric::HoldFileSystems)?,
             ratio: gauges(Metric::BrokenLinkRatio, &["edge", "service", "release", "bound"])?,
+            trustworthy: int_gauges(Metric::WindowTrustworthy, &["service"])?,
             pending: int_gauges(Metric::Pending, &["table"])?,
             state_bytes: int_gauge(Metric::StateBytes)?,
             state_limit_bytes: int_gauge(Metric::StateLimitBytes)?,
@@ -164,6 +191,7 @@ impl Metrics {
         self.evicted_events.with_label_values(&[Kind::Request.name()]);
         self.add_evicted(&Evicted::default());
         for hook in Hook::ALL {
+            self.further.with_label_values(&[hook.name()]);
             let nothing = Reason::ALL.iter().map(|reason| reason.name());
             for outcome in nothing.chain([RECEIVED_DISCARDED]) {
                 self.received.with_label_values(&[hook.name(), outcome]);
@@ -220,7 +248,7 @@ impl Metrics {
                 .requests
                 .with_label_values(&[outcome.name(), &labels.service, &labels.release, &labels.group])
                 .inc(),
-            Outcome::Link { edge, outcome, delay_ns, labels } => {
+            Outcome::Link { edge, outcome, delay_ns, labels, .. } => {
                 self.links
                     .with_label_values(&[
                         edge.name(),
@@ -238,7 +266,7 @@ impl Metrics {
                         .observe(seconds(*delay_ns));
                 }
             }
-            Outcome::Triple { outcome, labels } => self
+            Outcome::Triple { outcome, labels, .. } => self
                 .links
                 .with_label_values(&[
                     Edge::Triple.name(),
@@ -258,8 +286,26 @@ impl Metrics {
         for vector in [&self.events, &self.links, &self.requests] {
             remove_series(vector, &wanted);
         }
+        remove_series(&self.suspicious, &wanted);
         remove_series(&self.delay.live, &wanted);
         self.delay.forget(&wanted);
+    }
+
+    /// Counts a process whose SDK functions could be called for this long, in nanoseconds, before they were probed.
+    pub fn observe_attach_gap(&self, service: &str, gap_ns: u64) {
+        self.attach_gap.with_label_values(&[service]).observe(seconds(gap_ns));
+    }
+
+    /// Adds what became of programs on watched file systems since the last call; so many are watched now.
+    #[expect(clippy::cast_precision_loss, reason = "so many file systems there are not")]
+    pub fn add_held(&self, since: &hold::Counts, file_systems: u64) {
+        let hold::Counts { passed, released, timed_out, refused, file_systems: _ } = *since;
+        let outcomes =
+            [("passed", passed), ("released", released), ("timed_out", timed_out), ("refused", refused)];
+        for (outcome, count) in outcomes {
+            self.held.with_label_values(&[outcome]).inc_by(count);
+        }
+        self.hold_file_systems.set(file_systems as f64);
     }
 
     /// Publishes what waits in the join.
@@ -281,6 +327,11 @@ impl Metrics {
         }
     }
 
+    /// Publishes how many connections are remembered.
+    pub fn set_streams(&self, count: usize) {
+        self.pending.with_label_values(&["connections"]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Publishes how far the watermark is behind, in nanoseconds.
     pub fn set_watermark_lag(&self, lag_ns: u64) {
         self.watermark_lag.set(seconds(lag_ns));
@@ -296,14 +347,23 @@ impl Metrics {
         self.horizon.with_label_values(&[kind.name()]).set(seconds(horizon_ns));
     }
 
-    /// Publishes the share of broken links of an edge; `None` takes the series away.
-    pub fn set_ratio(&self, edge: Edge, service: &str, release: &str, ratio: Option<f64>) {
-        let labels = [edge.name(), service, release, "point"];
-        match ratio {
-            Some(ratio) => self.ratio.with_label_values(&labels).set(ratio),
-            // It may not be there, which is as good.
-            None => drop(self.ratio.remove_label_values(&labels)),
+    /// Publishes the share of broken links of an edge and between what it lies; `None` takes the series
+    /// away.
+    pub fn set_ratio(&self, edge: Edge, service: &str, release: &str, ratio: Option<(f64, Bounds)>) {
+        let values = ratio.map(|(point, bounds)| [point, bounds.lower, bounds.upper]);
+        for (index, bound) in ["point", "lower", "upper"].into_iter().enumerate() {
+            let labels = [edge.name(), service, release, bound];
+            match values {
+                Some(values) => self.ratio.with_label_values(&labels).set(values[index]),
+                // It may not be there, which is as good.
+                None => drop(self.ratio.remove_label_values(&labels)),
+            }
         }
+    }
+
+    /// Publishes whether the ratios of a service are known well enough to act on them.
+    pub fn set_trustworthy(&self, service: &str, is_trustworthy: bool) {
+        self.trustworthy.with_label_values(&[service]).set(i64::from(is_trustworthy));
     }
 }
 
@@ -332,7 +392,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::Metrics;
-    use crate::domain::{Kind, Labels, Outcome, TripleOutcome};
+    use crate::domain::{Kind, Labels, Outcome, Subject, TripleOutcome};
 
     #[test]
     fn the_series_of_a_release_that_is_gone_go_and_no_others() {
@@ -342,7 +402,11 @@ mod tests {
         };
         for release in ["old", "new"] {
             metrics.count(&Outcome::Received { kind: Kind::Click, labels: labels(release) });
-            metrics.count(&Outcome::Triple { outcome: TripleOutcome::Broken, labels: labels(release) });
+            metrics.count(&Outcome::Triple {
+                outcome: TripleOutcome::Broken,
+                subject: Subject::default(),
+                labels: labels(release),
+            });
         }
         metrics.forget(&labels("old"));
         let mut text = String::new();

@@ -17,12 +17,18 @@ pub enum Metric {
     Requests,
     /// Share of broken links.
     BrokenLinkRatio,
+    /// Whether the ratios can be acted on.
+    WindowTrustworthy,
     /// Time from exposure to click.
     ExposureToClick,
     /// Hits of the kernel side's hooks.
     KernelHits,
+    /// Hooks that the kernel did not run.
+    SkippedHits,
     /// Records received from the kernel side.
     ReceivedRecords,
+    /// What records told beside the first thing.
+    FurtherMessages,
     /// What was lost.
     LostEvents,
     /// What waits in the join.
@@ -41,10 +47,20 @@ pub enum Metric {
     CoverageHorizonMoves,
     /// Probes that are in place.
     AttachedProbes,
+    /// Probes that are in place and not hit.
+    SuspiciousProbes,
     /// Processes that are traced.
     TargetProcesses,
     /// Probes that could not be put in place.
     AttachErrors,
+    /// From the start of a process to its probes.
+    AttachGap,
+    /// Look-ups of collectors' names.
+    CollectorLookups,
+    /// Programs that were held until they were probed.
+    HeldExecs,
+    /// File systems on which programs are held.
+    HoldFileSystems,
     /// How far the watermark is behind the clock.
     WatermarkLag,
     /// How far the system clock was stepped.
@@ -57,11 +73,15 @@ pub enum Metric {
     CheckpointFailures,
     /// What this is.
     BuildInfo,
+    /// Usual CTR, of `linktracer baseline`.
+    BaselineCtr,
+    /// What it was learned from.
+    BaselineHours,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: &[Self] = &[
         Self::Events,
         Self::Links,
         Self::Duplicates,
@@ -69,9 +89,12 @@ impl Metric {
         Self::LateWithoutOutcome,
         Self::Requests,
         Self::BrokenLinkRatio,
+        Self::WindowTrustworthy,
         Self::ExposureToClick,
         Self::KernelHits,
+        Self::SkippedHits,
         Self::ReceivedRecords,
+        Self::FurtherMessages,
         Self::LostEvents,
         Self::Pending,
         Self::StateBytes,
@@ -81,14 +104,21 @@ impl Metric {
         Self::CoverageHorizon,
         Self::CoverageHorizonMoves,
         Self::AttachedProbes,
+        Self::SuspiciousProbes,
         Self::TargetProcesses,
         Self::AttachErrors,
+        Self::AttachGap,
+        Self::CollectorLookups,
+        Self::HeldExecs,
+        Self::HoldFileSystems,
         Self::WatermarkLag,
         Self::ClockStep,
         Self::Checkpoint,
         Self::CheckpointPause,
         Self::CheckpointFailures,
         Self::BuildInfo,
+        Self::BaselineCtr,
+        Self::BaselineHours,
     ];
 
     /// The name.
@@ -101,9 +131,12 @@ impl Metric {
             Self::LateWithoutOutcome => "linktracer_late_without_outcome_total",
             Self::Requests => "linktracer_requests_total",
             Self::BrokenLinkRatio => "linktracer_broken_link_ratio",
+            Self::WindowTrustworthy => "linktracer_window_trustworthy",
             Self::ExposureToClick => "linktracer_exposure_to_click_seconds",
             Self::KernelHits => "linktracer_kernel_hits_total",
+            Self::SkippedHits => "linktracer_skipped_hits_total",
             Self::ReceivedRecords => "linktracer_received_records_total",
+            Self::FurtherMessages => "linktracer_further_messages_total",
             Self::LostEvents => "linktracer_lost_events_total",
             Self::Pending => "linktracer_pending",
             Self::StateBytes => "linktracer_state_bytes",
@@ -113,14 +146,21 @@ impl Metric {
             Self::CoverageHorizon => "linktracer_coverage_horizon_timestamp_seconds",
             Self::CoverageHorizonMoves => "linktracer_coverage_horizon_moves_total",
             Self::AttachedProbes => "linktracer_attached_probes",
+            Self::SuspiciousProbes => "linktracer_suspicious_probes",
             Self::TargetProcesses => "linktracer_target_processes",
             Self::AttachErrors => "linktracer_attach_errors_total",
+            Self::AttachGap => "linktracer_attach_gap_seconds",
+            Self::CollectorLookups => "linktracer_collector_lookups_total",
+            Self::HeldExecs => "linktracer_held_execs_total",
+            Self::HoldFileSystems => "linktracer_hold_file_systems",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::Checkpoint => "linktracer_checkpoint_timestamp_seconds",
             Self::CheckpointPause => "linktracer_checkpoint_pause_seconds",
             Self::CheckpointFailures => "linktracer_checkpoint_failures_total",
             Self::BuildInfo => "linktracer_build_info",
+            Self::BaselineCtr => "linktracer_baseline_ctr",
+            Self::BaselineHours => "linktracer_baseline_hours",
         }
     }
 
@@ -137,12 +177,23 @@ impl Metric {
                 "Late events for which nothing was decided: what would have been broken may only have come too late."
             }
             Self::Requests => "New requests judged: exposed, unexposed or without an id.",
-            Self::BrokenLinkRatio => "Broken links / (broken + linked) of an edge over the last 15 minutes.",
+            Self::BrokenLinkRatio => {
+                "Broken links / (broken + linked) of an edge over the window (ratio.window), and what it can be at least and at most when events were lost."
+            }
+            Self::WindowTrustworthy => {
+                "1 when every ratio of the service is known well enough (ratio.trusted_width), else 0."
+            }
             Self::ExposureToClick => "Time from the exposure to the click that is linked to it.",
+            Self::SkippedHits => {
+                "Calls of a hook that the kernel did not make, for any process of the machine, by hook."
+            }
             Self::KernelHits => {
                 "Hits of the kernel side's hooks. For every probe, hit = the sum of the other outcomes."
             }
             Self::ReceivedRecords => "Records received from the kernel side, by hook and what they were.",
+            Self::FurtherMessages => {
+                "Messages told beside the first of a record (several in one send), or given up without one."
+            }
             Self::LostEvents => "What the tracer saw but could not keep, by reason.",
             Self::Pending => "What waits in the join, by table.",
             Self::StateBytes => "Memory that the join's state takes, spare room included.",
@@ -156,8 +207,15 @@ impl Metric {
             }
             Self::CoverageHorizonMoves => "Moves of the coverage horizon, by reason.",
             Self::AttachedProbes => "Probes in place, by service and hook.",
+            Self::SuspiciousProbes => {
+                "1 for a probe that is in place and not hit while its service sends requests, 0 once it is hit again."
+            }
             Self::TargetProcesses => "Processes that are traced, by service.",
             Self::AttachErrors => "Probes that could not be put in place, by reason.",
+            Self::HeldExecs => "Executed programs on watched file systems, by what became of them.",
+            Self::HoldFileSystems => "File systems on which programs are held until they are probed.",
+            Self::AttachGap => "How long a started process could call SDK functions before they were probed.",
+            Self::CollectorLookups => "Look-ups of collectors' names, by name and outcome.",
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
             Self::ClockStep => {
                 "How far the system clock was stepped since the start; events are not moved by it."
@@ -166,6 +224,10 @@ impl Metric {
             Self::CheckpointPause => "How long the join stood still for a checkpoint.",
             Self::CheckpointFailures => "Checkpoints and journal entries that could not be written.",
             Self::BuildInfo => "What this is; always 1.",
+            Self::BaselineCtr => {
+                "Quantiles of the CTR that is usual at this hour for a sample of the current size; absent without a baseline."
+            }
+            Self::BaselineHours => "Hours that the baseline was fitted to; 0 without one.",
         }
     }
 }

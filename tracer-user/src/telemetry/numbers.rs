@@ -86,7 +86,7 @@ mod tests {
     use std::sync::Arc;
 
     use crate::{
-        domain::{Edge, Kind, Labels, LinkOutcome, Outcome},
+        domain::{Edge, Kind, Labels, LinkOutcome, Outcome, Subject},
         telemetry::Metrics,
     };
 
@@ -98,6 +98,7 @@ mod tests {
             metrics.count(&Outcome::Link {
                 edge: Edge::ExposureClick,
                 outcome: LinkOutcome::Linked,
+                subject: Subject::default(),
                 delay_ns: Some(delay_ns),
                 labels: Arc::clone(&labels),
             });

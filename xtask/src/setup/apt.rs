@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::steps::require_apt;
+use super::{lists::OtherLists, steps::require_apt};
 use crate::{
     command::{command, quietly},
     machine::Machine,
@@ -57,7 +57,7 @@ pub(super) fn install(machine: &Machine, packages: &[&str]) -> Result<()> {
 /// Fetches a package and extracts its files into the cache; nothing is installed, no script of it runs.
 pub(super) fn extract(machine: &Machine, package: &str) -> Result<PathBuf> {
     let directory = extracted_directory(machine, package);
-    fetch_into(machine, package, &directory, |_, _| Ok(()))?;
+    fetch_into(machine, None, package, &directory, |_, _| Ok(()))?;
     Ok(directory)
 }
 
@@ -68,15 +68,18 @@ pub(super) fn extracted_directory(machine: &Machine, package: &str) -> PathBuf {
 
 /// Fetches a package, extracts it beside `directory`, lets `arrange` finish that (it gets the place and the package's
 /// file), and only then gives it its name: an interrupted run leaves nothing that looks complete.
+///
+/// `lists` are those of another release; without them, the machine's own.
 pub(crate) fn fetch_into(
     machine: &Machine,
+    lists: Option<&OtherLists>,
     package: &str,
     directory: &Path,
     arrange: impl FnOnce(&Path, &Path) -> Result<()>,
 ) -> Result<()> {
     require_apt(machine)?;
     let unfinished = directory.with_extension(format!("unfinished-{}", std::process::id()));
-    let result = fetch_unfinished(machine, package, &unfinished, arrange).and_then(|()| {
+    let result = fetch_unfinished(machine, lists, package, &unfinished, arrange).and_then(|()| {
         if directory.exists() {
             fs::remove_dir_all(directory).with_context(|| format!("replacing {}", directory.display()))?;
         }
@@ -91,6 +94,7 @@ pub(crate) fn fetch_into(
 
 fn fetch_unfinished(
     machine: &Machine,
+    lists: Option<&OtherLists>,
     package: &str,
     unfinished: &Path,
     arrange: impl FnOnce(&Path, &Path) -> Result<()>,
@@ -99,6 +103,9 @@ fn fetch_unfinished(
     fs::create_dir_all(&download).with_context(|| format!("creating {}", download.display()))?;
     let attempt = || {
         let mut fetch = command("apt-get", ["download", package]);
+        if let Some(lists) = lists {
+            fetch.args(lists.options());
+        }
         if machine.root {
             // Else apt warns that its own unprivileged user cannot write here.
             fetch.args(["--option", "APT::Sandbox::User=root"]);

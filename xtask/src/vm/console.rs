@@ -1,5 +1,5 @@
-//! Reads what the guest told on its second serial line, which carries nothing else: no kernel message and no program's
-//! output can cut one of its lines in two.
+//! Reads what the guest told: on its second serial line how far it came, which carries nothing else, so that no kernel
+//! message and no program's output can cut one of its lines in two; on the first what the commands printed.
 
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ pub(super) fn parse(text: &str, commands: &[GuestCommand]) -> Report {
                     continue;
                 };
                 let duration = ended.saturating_sub(begun);
-                report.statuses.push(Status { line: command.line.clone(), code, duration });
+                let output = String::new();
+                report.statuses.push(Status { line: command.line.clone(), code, duration, output });
                 report.running = None;
             }
             ["done"] => done = true,
@@ -61,6 +62,21 @@ pub(super) fn parse(text: &str, commands: &[GuestCommand]) -> Report {
     }
     report.complete = done && report.statuses.len() == commands.len();
     report
+}
+
+/// What the first line showed of each command, in order: init writes the command line before it begins.
+pub(super) fn outputs(console: &[String], commands: &[GuestCommand]) -> Vec<String> {
+    let mut outputs: Vec<String> = Vec::new();
+    for line in console {
+        let next = commands.get(outputs.len());
+        if next.is_some_and(|command| line.strip_prefix("$ ") == Some(&command.line)) {
+            outputs.push(String::new());
+        } else if let Some(output) = outputs.last_mut() {
+            output.push_str(line);
+            output.push('\n');
+        }
+    }
+    outputs
 }
 
 fn seconds(text: &str) -> Option<Duration> {
@@ -83,6 +99,12 @@ mod tests {
         assert_eq!(report.boot, Some(Duration::from_millis(2500)));
         assert_eq!(report.statuses.iter().map(|status| status.code).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(report.statuses[0].duration, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_is_printed_belongs_to_the_command_before_it() {
+        let console = ["boot", "$ true", "a", "$ nonsense", "$ false", "b"].map(str::to_owned);
+        assert_eq!(outputs(&console, &commands()), ["a\n$ nonsense\n", "b\n"]);
     }
 
     #[test]

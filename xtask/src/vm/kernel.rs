@@ -10,26 +10,40 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     command::{command, quietly},
     machine::Machine,
-    setup::fetch_into,
+    setup::{OtherLists, fetch_into},
 };
 
 /// The kernel that setup fetches and the tests use.
 pub(crate) const DEFAULT: &str = "6.1";
 
+/// The newest kernel that Debian offers for its stable release; another one every few weeks.
+pub(crate) const NEWEST: &str = "newest";
+
 /// One kernel that can be asked for by name.
 struct Row {
     /// What is typed.
     name: &'static str,
-    /// The release of Debian that has it; apt must know that release.
-    suite: &'static str,
-    /// The package that depends on the newest image of the line.
-    meta: &'static str,
-    /// How that image's package must be called, so that another release's is not taken for it.
-    image: &'static str,
+    /// The releases of Debian that have it.
+    suites: &'static [&'static str],
+    /// How the names of its packages begin.
+    prefix: &'static str,
 }
 
-const TABLE: &[Row] =
-    &[Row { name: DEFAULT, suite: "bookworm", meta: "linux-image-cloud-amd64", image: "linux-image-6.1." }];
+/// Of all, the small build without drivers.
+const SUFFIX: &str = "-cloud-amd64";
+
+const TABLE: &[Row] = &[
+    Row { name: "5.10", suites: &["bullseye", "bullseye-security"], prefix: "linux-image-5.10." },
+    Row { name: DEFAULT, suites: &["bookworm", "bookworm-security"], prefix: "linux-image-6.1." },
+    Row { name: "6.12", suites: &["bookworm-security"], prefix: "linux-image-6.12." },
+    // The image is in a package of its own there.
+    Row { name: NEWEST, suites: &["trixie-backports"], prefix: "linux-binary-" },
+];
+
+/// The names of all kernels, oldest first.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.name)
+}
 
 /// Files beside a cached image: where it came from, and checksums of the package and of the image.
 const ORIGIN: &str = "ORIGIN";
@@ -72,41 +86,24 @@ pub(crate) fn cached(machine: &Machine, name: &str) -> Option<Kernel> {
 /// Fetches the newest image of a line. The package manager checks the package's signature chain.
 pub(crate) fn fetch(machine: &Machine, name: &str) -> Result<Kernel> {
     let Some(row) = TABLE.iter().find(|row| row.name == name) else {
-        let known: Vec<&str> = TABLE.iter().map(|row| row.name).collect();
+        let known: Vec<&str> = names().collect();
         bail!("no kernel is called {name}; known are {}, or give the path of an image", known.join(", "));
     };
     ensure!(
         std::env::consts::ARCH == "x86_64",
         "virtual machines are for x86_64 so far, and this is another machine"
     );
-    let package = resolve(row)?;
+    let lists = OtherLists::fetch(machine, row.suites)?;
+    let package = lists.newest(row.prefix, SUFFIX)?;
     let target = directory(machine, name);
-    fetch_into(machine, &package, &target, |place, file| arrange(place, file, &package))
+    fetch_into(machine, Some(&lists), &package, &target, |place, file| arrange(place, file, &package))
         .with_context(|| format!("fetching {package}"))?;
     cached(machine, name).with_context(|| format!("{} is not complete", target.display()))
 }
 
-fn resolve(row: &Row) -> Result<String> {
-    let depends = quietly(&mut command("apt-cache", ["depends", row.meta]))?;
-    let package =
-        parse_depends(&depends).with_context(|| format!("apt knows no image behind {}", row.meta))?;
-    ensure!(
-        package.starts_with(row.image),
-        "kernel {} is Debian {}'s, and apt has {package} here: give the path of an image with --kernel",
-        row.name,
-        row.suite
-    );
-    Ok(package)
-}
-
 /// Keeps the image and notes what it is; a kernel's modules are a hundred megabytes that nothing here loads.
 fn arrange(place: &Path, file: &Path, package: &str) -> Result<()> {
-    let boot = place.join("boot");
-    let image = fs::read_dir(&boot)
-        .with_context(|| format!("reading {}", boot.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
-        .with_context(|| format!("{package} has no kernel image"))?;
+    let image = image_in(place).with_context(|| format!("{package} has no kernel image"))?;
     fs::rename(&image, place.join(IMAGE)).context("moving the kernel image")?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let sums = format!("{}  {name}\n{}  {IMAGE}\n", checksum(file)?, checksum(&place.join(IMAGE))?);
@@ -122,6 +119,17 @@ fn arrange(place: &Path, file: &Path, package: &str) -> Result<()> {
     Ok(())
 }
 
+/// `boot/vmlinuz-VERSION`, or `usr/lib/modules/VERSION/vmlinuz` in newer packages.
+fn image_in(place: &Path) -> Option<PathBuf> {
+    let entries = |folder: &str| fs::read_dir(place.join(folder)).into_iter().flatten().flatten();
+    let in_boot = entries("boot").map(|entry| entry.path());
+    let with_modules = entries("usr/lib/modules").map(|entry| entry.path().join(IMAGE));
+    let is_image = |path: &PathBuf| {
+        path.is_file() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(IMAGE))
+    };
+    in_boot.chain(with_modules).find(is_image)
+}
+
 fn directory(machine: &Machine, name: &str) -> PathBuf {
     machine.cache.join("kernels").join(name)
 }
@@ -135,21 +143,9 @@ fn recorded<'a>(sums: &'a str, name: &str) -> Option<&'a str> {
     sums.lines().find_map(|line| line.strip_suffix(name)?.strip_suffix("  "))
 }
 
-fn parse_depends(depends: &str) -> Option<String> {
-    let mut names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends:"));
-    names.find_map(|name| name.trim().starts_with("linux-image-").then(|| name.trim().to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_meta_package_leads_to_the_image() {
-        let depends = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n";
-        assert_eq!(parse_depends(depends).as_deref(), Some("linux-image-6.1.0-56-cloud-amd64"));
-        assert_eq!(parse_depends("x\n  Recommends: linux-image-6.1.0\n"), None);
-    }
 
     #[test]
     fn a_checksum_is_found_by_the_whole_name() {
@@ -160,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_table_has_the_default_and_no_name_twice() {
-        let names: Vec<&str> = TABLE.iter().map(|row| row.name).collect();
+        let names: Vec<&str> = names().collect();
         assert!(names.contains(&DEFAULT));
         assert!(names.iter().all(|name| names.iter().filter(|other| *other == name).count() == 1));
     }

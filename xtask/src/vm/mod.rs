@@ -3,12 +3,15 @@
 //! The guest is a kernel image of a distribution and an initramfs with busybox and the files a caller names; it runs
 //! command lines one after the other, tells their exit codes over a serial line of their own, and powers off. Processors
 //! are emulated in software: slow, and the same on every machine. Nothing of the host is reachable from inside.
+//!
+//! Without command lines of its own it holds a kernel against what is known of it: [`matrix`].
 
 mod console;
 mod cpio;
 mod initramfs;
 pub(crate) mod kernel;
 pub(crate) mod libraries;
+mod matrix;
 mod qemu;
 
 use std::{path::PathBuf, time::Duration};
@@ -24,21 +27,18 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which kernel: a name from the table, or the path of a kernel image
+    /// Which kernel: 5.10, 6.1, 6.12 or newest, `all` of these, or the path of a kernel image
     #[arg(long, default_value = kernel::DEFAULT)]
     kernel: String,
     /// The guest's memory in MiB
     #[arg(long, default_value_t = 1024, value_name = "MiB")]
     memory: u32,
     /// How long the guest may take in all
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = TIMEOUT.as_secs(), value_name = "SECONDS")]
     timeout: u64,
-    /// Which hooks the demo in the guest uses
-    #[arg(long, default_value = "both")]
-    hooks: Hooks,
-    /// How many requests the demo in the guest makes
-    #[arg(long, default_value_t = 1000)]
-    requests: u64,
+    /// Write what was found into docs/kernels.md and the file of known counts, instead of comparing with it
+    #[arg(long, conflicts_with = "commands")]
+    write: bool,
     /// Run these command lines instead of the demo; may be given several times
     #[arg(long = "run", value_name = "COMMAND LINE")]
     commands: Vec<String>,
@@ -47,15 +47,8 @@ pub(crate) struct Arguments {
     files: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Hooks {
-    /// Kprobes, which the guest must have
-    Kprobe,
-    /// Tracepoints, as where there are no kprobes
-    Tracepoint,
-    /// One after the other
-    Both,
-}
+/// For an emulated processor on a machine that is busy with something else.
+const TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// One command line for the guest's shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +71,8 @@ pub(crate) struct Status {
     pub(crate) code: i32,
     /// The guest's own time.
     pub(crate) duration: Duration,
+    /// What it printed, with what the kernel said meanwhile.
+    pub(crate) output: String,
 }
 
 /// What a guest is given.
@@ -89,30 +84,33 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_mib: 1024, timeout: Duration::from_secs(600) }
+        Self { memory_mib: 1024, timeout: TIMEOUT }
     }
 }
 
 pub(crate) fn main(arguments: &Arguments) -> Result<()> {
     let machine = Machine::look();
-    setup::run(&machine, if arguments.commands.is_empty() { Purpose::Vm } else { Purpose::GuestOnly })?;
-    let mut files = arguments.files.iter().map(|file| guest_file(file)).collect::<Vec<_>>();
-    let commands = if arguments.commands.is_empty() {
-        files.push(daemon(cargo::build(&machine)?));
-        demos(arguments.hooks, arguments.requests)
-    } else {
-        arguments.commands.iter().map(|line| GuestCommand { line: line.clone() }).collect()
-    };
     let limits = Limits { memory_mib: arguments.memory, timeout: Duration::from_secs(arguments.timeout) };
+    if arguments.commands.is_empty() {
+        setup::run(&machine, Purpose::Vm)?;
+        let binary = cargo::build(&machine)?;
+        let names: Vec<&str> = match arguments.kernel.as_str() {
+            "all" => kernel::names().collect(),
+            name => vec![name],
+        };
+        return matrix::run(&machine, &binary, &names, limits, arguments.write);
+    }
+    setup::run(&machine, Purpose::GuestOnly)?;
+    let files: Vec<GuestFile> = arguments.files.iter().map(|file| guest_file(file)).collect();
+    let commands: Vec<GuestCommand> =
+        arguments.commands.iter().map(|line| GuestCommand { line: line.clone() }).collect();
     let kernel = kernel::find(&machine, &arguments.kernel)?;
     judge(&run(&machine, &kernel, &commands, &files, limits)?)
 }
 
-/// The demo with each kind of hook, as the tests run it too.
-pub(crate) fn demo_everywhere(machine: &Machine, name: &str) -> Result<()> {
-    let kernel = kernel::find(machine, name)?;
-    let files = [daemon(cargo::binary(machine))];
-    judge(&run(machine, &kernel, &demos(Hooks::Both, 1000), &files, Limits::default())?)
+/// Holds one kernel against what is known of it, as the tests do.
+pub(crate) fn check(machine: &Machine, name: &str) -> Result<()> {
+    matrix::run(machine, &cargo::binary(machine), &[name], Limits::default(), false)
 }
 
 /// Boots `kernel`, runs `commands` and returns how each of them ended. An error means that the guest did not come
@@ -131,7 +129,7 @@ pub(crate) fn run(
     initramfs::write(&image, &busybox, commands, files).context("writing the virtual machine's initramfs")?;
     println!("vm {}: booting {}", kernel.name, kernel.origin);
     let session = qemu::run(kernel, &image, &place.path.join("status"), limits)?;
-    let report = console::parse(&session.status, commands);
+    let mut report = console::parse(&session.status, commands);
     if let Some(boot) = report.boot {
         println!(
             "vm {}: up after {} of its time, ended after {}",
@@ -153,6 +151,9 @@ pub(crate) fn run(
             report.place(commands)
         );
     }
+    for (status, output) in report.statuses.iter_mut().zip(console::outputs(&session.console, commands)) {
+        status.output = output;
+    }
     Ok(report.statuses)
 }
 
@@ -165,16 +166,6 @@ fn judge(statuses: &[Status]) -> Result<()> {
         bail!("{failed} of {} commands failed in the virtual machine", statuses.len());
     }
     Ok(())
-}
-
-fn demos(hooks: Hooks, requests: u64) -> Vec<GuestCommand> {
-    let names: &[&str] = match hooks {
-        Hooks::Kprobe => &["kprobe"],
-        Hooks::Tracepoint => &["tracepoint"],
-        Hooks::Both => &["kprobe", "tracepoint"],
-    };
-    let line = |name: &&str| format!("linktracer demo --requests {requests} --hooks {name}");
-    names.iter().map(|name| GuestCommand { line: line(name) }).collect()
 }
 
 fn daemon(binary: PathBuf) -> GuestFile {

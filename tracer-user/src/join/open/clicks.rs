@@ -1,8 +1,8 @@
 //! A click of an open group, from its arrival until its exposure is known or known to be missing.
 
 use super::{Decision, Engine, Fate, Key, Linked, Pair, Waiting, linked_click};
-use crate::domain::{Edge, Kind, LinkOutcome, Outcome, TripleOutcome};
-use crate::join::event::{JoinEvent, LabelsKey};
+use crate::domain::{Edge, Kind, LinkOutcome, Outcome, Subject, TripleOutcome};
+use crate::join::event::{self, JoinEvent, LabelsKey, triple};
 use crate::join::time::Until;
 
 impl Engine {
@@ -42,8 +42,9 @@ impl Engine {
         let labels = click.labels;
         let deadline_ns = click_ns.saturating_add(self.config.skew_ns);
         let from_ns = click_ns.saturating_sub(self.config.click_window_ns);
+        let Some(request) = self.open.groups.get(group_key).map(|group| group.request) else { return };
         let Some(pair) = self.open.pairs.get_mut(pair_key) else { return };
-        let Pair { sightings, exposures, waiting_clicks, .. } = pair;
+        let Pair { item, sightings, exposures, waiting_clicks, .. } = pair;
         let sighting = sightings
             .latest_in(from_ns, click_ns)
             .or_else(|| sightings.earliest_in(click_ns, deadline_ns))
@@ -59,7 +60,8 @@ impl Engine {
                 }
                 Fate::Known(outcome) => {
                     let outcome = self.doubts.triple(&self.config, click_ns, *outcome);
-                    out.push(Outcome::Triple { outcome, labels });
+                    let subject = triple(click_ns, request, *item);
+                    out.push(Outcome::Triple { outcome, subject, labels });
                 }
             }
         } else if deadline_ns < self.now_ns {
@@ -89,7 +91,7 @@ impl Engine {
             } else {
                 LinkOutcome::Orphan
             };
-            self.end_click(pair_key, click, outcome, out);
+            self.end_click(pair_key, click_ns, click, outcome, out);
         }
         if let Some(group_key) = self.open.pairs.get(pair_key).map(|pair| pair.group) {
             self.try_pack(group_key);
@@ -100,19 +102,20 @@ impl Engine {
     pub(in super::super) fn end_click(
         &mut self,
         pair_key: Key,
+        click_ns: u64,
         Waiting { labels, late }: Waiting,
         outcome: LinkOutcome,
         out: &mut Vec<Decision>,
     ) {
         self.pending.clicks -= 1;
-        let group_key = self.open.pairs.get(pair_key).map(|pair| pair.group);
-        if let Some(group) = group_key.and_then(|key| self.open.groups.get_mut(key)) {
-            group.waiting_clicks -= 1;
-        }
+        let Some(pair) = self.open.pairs.get(pair_key) else { return };
+        let Some(group) = self.open.groups.get_mut(pair.group) else { return };
+        group.waiting_clicks -= 1;
         if late {
             out.push(Outcome::LateWithoutOutcome { kind: Kind::Click, labels });
         } else {
-            unlinked_click(outcome, labels, out);
+            let subject = event::unlinked_click(click_ns, group.request, pair.item);
+            unlinked_click(outcome, subject, labels, out);
         }
     }
 
@@ -127,8 +130,13 @@ impl Engine {
 }
 
 /// A click that is linked to nothing, and its triple.
-pub(in super::super) fn unlinked_click(outcome: LinkOutcome, labels: LabelsKey, out: &mut Vec<Decision>) {
+pub(in super::super) fn unlinked_click(
+    outcome: LinkOutcome,
+    subject: Subject,
+    labels: LabelsKey,
+    out: &mut Vec<Decision>,
+) {
     let triple = if outcome == LinkOutcome::Unseen { TripleOutcome::Unseen } else { TripleOutcome::Broken };
-    out.push(Outcome::Link { edge: Edge::ExposureClick, outcome, delay_ns: None, labels });
-    out.push(Outcome::Triple { outcome: triple, labels });
+    out.push(Outcome::Link { edge: Edge::ExposureClick, outcome, subject, delay_ns: None, labels });
+    out.push(Outcome::Triple { outcome: triple, subject, labels });
 }

@@ -125,6 +125,10 @@ impl Engine {
             return;
         }
         group.forget(&self.config, self.now_ns);
+        // Every sighting becomes an entry. Without this, each event of a group with many would read all of them.
+        if group.requests.len() + group.exposures.len() > MAX_PACKED_AGAIN + 1 {
+            return;
+        }
         let Some(group) = self.open.groups.get(key) else { return };
         let mut pairs = Vec::with_capacity(group.pairs.len());
         for pair_key in group.pairs.values() {
@@ -171,7 +175,7 @@ struct Packed {
     entries: Vec<Entry>,
 }
 
-/// `None` when a packed group cannot hold it.
+/// `None` when a packed group cannot hold it. It reads no more than one could hold.
 fn packed_entries<'a>(group: &Group, pairs: impl Iterator<Item = &'a Pair>) -> Option<Packed> {
     let mut entries = Vec::new();
     let mut firsts = group.request_firsts.iter().peekable();
@@ -205,6 +209,12 @@ fn packed_entries<'a>(group: &Group, pairs: impl Iterator<Item = &'a Pair>) -> O
 
 fn pack_pair(pair: &Pair, entries: &mut Vec<Entry>) -> Option<()> {
     let item = pair.item;
+    // No pair is read further than a packed group could hold.
+    if entries.len() + pair.sightings.len().max(pair.exposures.len()) + pair.click_firsts.len()
+        > MAX_PACKED_AGAIN + 1
+    {
+        return None;
+    }
     let mut exposures = pair.exposures.iter();
     if let Some((opened_ns, exposure)) = exposures.next() {
         let Fate::Known(outcome) = exposure.fate else { return None };

@@ -1,8 +1,8 @@
 //! An exposure of an open group, from its arrival until its request is known or known to be missing.
 
 use super::{Decision, Engine, Exposure, Fate, Key, Linked, Pair, Waiting, linked_click};
-use crate::domain::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
-use crate::join::event::{JoinEvent, LabelsKey};
+use crate::domain::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
+use crate::join::event::{JoinEvent, LabelsKey, triple, unlinked_exposure};
 use crate::join::time::Until;
 
 impl Engine {
@@ -65,7 +65,12 @@ impl Engine {
             .or_else(|| group.requests.earliest_in(timestamp_ns, deadline_ns));
         Some(if let Some((request_ns, ())) = request {
             let delay_ns = timestamp_ns.saturating_sub(*request_ns);
-            out.push(exposure_link(LinkOutcome::Linked, Some(delay_ns), event.labels));
+            out.push(exposure_link(
+                LinkOutcome::Linked,
+                Subject::at(timestamp_ns),
+                Some(delay_ns),
+                event.labels,
+            ));
             Fate::Known(TripleOutcome::Complete)
         } else if deadline_ns < self.now_ns {
             out.push(Outcome::LateWithoutOutcome { kind: Kind::Exposure, labels: event.labels });
@@ -114,8 +119,9 @@ impl Engine {
     ) {
         let from_ns = sighted_ns.saturating_sub(self.config.skew_ns);
         let to_ns = sighted_ns.saturating_add(self.config.click_window_ns);
+        let Some(request) = self.open.groups.get(group_key).map(|group| group.request) else { return };
         let Some(pair) = self.open.pairs.get_mut(pair_key) else { return };
-        let Pair { waiting_clicks, exposures, .. } = pair;
+        let Pair { item, waiting_clicks, exposures, .. } = pair;
         let Some(exposure) = exposures.get_mut(opened_ns) else {
             debug_assert!(false, "a sighting has no exposure");
             return;
@@ -131,7 +137,8 @@ impl Engine {
                 }
                 Fate::Known(outcome) => {
                     let outcome = self.doubts.triple(&self.config, click_ns, *outcome);
-                    out.push(Outcome::Triple { outcome, labels });
+                    let subject = triple(click_ns, request, *item);
+                    out.push(Outcome::Triple { outcome, subject, labels });
                 }
             }
         }
@@ -162,24 +169,27 @@ impl Engine {
         is_covered: bool,
         out: &mut Vec<Decision>,
     ) {
-        let (link, triple) = if is_covered {
+        let (link, triple_outcome) = if is_covered {
             (LinkOutcome::Orphan, TripleOutcome::Broken)
         } else {
             (LinkOutcome::Unseen, TripleOutcome::Unseen)
         };
-        let judge = |event: &Waiting| if event.late { TripleOutcome::Unseen } else { triple };
-        let pair = self.open.pairs.get_mut(pair_key);
-        let settled = pair.and_then(|pair| pair.settle_exposure(timestamp_ns, judge));
+        let judge = |event: &Waiting| if event.late { TripleOutcome::Unseen } else { triple_outcome };
+        let Some(pair) = self.open.pairs.get_mut(pair_key) else { return };
+        let (item, group_key) = (pair.item, pair.group);
+        let settled = pair.settle_exposure(timestamp_ns, judge);
+        let Some(request) = self.open.groups.get(group_key).map(|group| group.request) else { return };
         let Some((Waiting { labels, late }, outcome, clicks)) = settled else { return };
         self.pending.exposures -= 1;
         self.pending.triples -= clicks.len() as u64;
         out.push(if late {
             Outcome::LateWithoutOutcome { kind: Kind::Exposure, labels }
         } else {
-            exposure_link(link, None, labels)
+            exposure_link(link, unlinked_exposure(timestamp_ns, request), None, labels)
         });
         out.extend(clicks.iter().map(|Linked { click_ns, labels }| Outcome::Triple {
             outcome: self.doubts.triple(&self.config, *click_ns, outcome),
+            subject: triple(*click_ns, request, item),
             labels: *labels,
         }));
     }
@@ -187,8 +197,9 @@ impl Engine {
 
 pub(in super::super) fn exposure_link(
     outcome: LinkOutcome,
+    subject: Subject,
     delay_ns: Option<u64>,
     labels: LabelsKey,
 ) -> Decision {
-    Outcome::Link { edge: Edge::RequestExposure, outcome, delay_ns, labels }
+    Outcome::Link { edge: Edge::RequestExposure, outcome, subject, delay_ns, labels }
 }

@@ -14,6 +14,7 @@ mod convert;
 mod deadlines;
 mod exposures;
 mod requests;
+mod restore;
 pub(super) mod slab;
 pub(super) mod timeline;
 
@@ -31,14 +32,13 @@ use super::config::JoinConfig;
 use super::engine::Engine;
 use super::event::{ItemPrint, LabelsKey, RequestPrint};
 use super::index::Place;
-use super::snapshot::RestoreError;
-use crate::domain::{Edge, LinkOutcome, Outcome, TripleOutcome};
+use crate::domain::{Edge, LinkOutcome, Outcome, Subject, TripleOutcome};
 
 /// An outcome inside the join.
 pub(super) type Decision = Outcome<LabelsKey>;
 
 /// Every open group, and the pairs of all of them.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Open {
     pub(super) groups: Slab<Group>,
     pub(super) pairs: Slab<Pair>,
@@ -71,7 +71,7 @@ pub(super) struct Group {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Pair {
     pub(super) group: Key,
-    item: ItemPrint,
+    pub(super) item: ItemPrint,
     alive_until_ns: u64,
     /// Every sighting of the exposure, each with the time of the exposure that it belongs to.
     pub(super) sightings: Timeline<u64>,
@@ -127,11 +127,9 @@ impl Open {
     /// The most that is remembered of any request id.
     #[cfg(test)]
     pub(super) fn longest(&self) -> usize {
-        let groups = self.groups.keys();
-        let lengths = groups
-            .iter()
-            .filter_map(|key| self.groups.get(*key))
-            .map(|group| group.requests.len().max(group.exposures.len()).max(group.pairs.len()));
+        let groups = self.groups.iter().map(|(_, group)| group);
+        let lengths =
+            groups.map(|group| group.requests.len().max(group.exposures.len()).max(group.pairs.len()));
         lengths.max().unwrap_or(0)
     }
 }
@@ -212,33 +210,6 @@ impl Engine {
         self.remove_pair(key);
     }
 
-    /// Makes the tables that follow from the open groups, after a restore.
-    pub(super) fn index_open(&mut self) -> Result<(), RestoreError> {
-        for key in self.open.groups.keys() {
-            let Some(group) = self.open.groups.get(key) else { continue };
-            if group.pairs.values().any(|pair| self.open.pairs.get(*pair).is_none()) {
-                return Err(RestoreError::Group);
-            }
-            self.index.insert(group.request, Place::Open(key.number));
-            self.deadlines.forget_group.push(group.alive_until_ns, key);
-            if let Some((request_ns, _)) = group.waiting_request {
-                let deadline_ns = request_ns.saturating_add(self.config.exposure_window_ns);
-                self.deadlines.request.push(deadline_ns, key);
-            }
-            for (exposure_ns, _) in group.waiting_exposures.iter() {
-                self.deadlines.exposure.push(exposure_ns.saturating_add(self.config.skew_ns), key);
-            }
-        }
-        for key in self.open.pairs.keys() {
-            let Some(pair) = self.open.pairs.get(key) else { continue };
-            self.deadlines.forget_pair.push(pair.alive_until_ns, key);
-            for (click_ns, _) in pair.waiting_clicks.iter() {
-                self.deadlines.click.push(click_ns.saturating_add(self.config.skew_ns), key);
-            }
-        }
-        Ok(())
-    }
-
     /// Takes an open group out of every table, and its pairs with it.
     pub(super) fn remove_open(&mut self, key: Key) {
         if let Some(group) = self.open.groups.remove(key) {
@@ -315,8 +286,8 @@ impl Pair {
     }
 
     /// Takes out the earliest click that waits for its exposure.
-    pub(super) fn pop_waiting_click(&mut self) -> Option<Waiting> {
-        self.waiting_clicks.pop_if(|_| true).map(|(_, click)| click)
+    pub(super) fn pop_waiting_click(&mut self) -> Option<(u64, Waiting)> {
+        self.waiting_clicks.pop_if(|_| true)
     }
 
     /// What it holds outside of itself. Clicks whose triples wait are counted where they are.
@@ -369,6 +340,7 @@ pub(super) fn linked_click(click_ns: u64, sighted_ns: u64, labels: LabelsKey) ->
     Outcome::Link {
         edge: Edge::ExposureClick,
         outcome: LinkOutcome::Linked,
+        subject: Subject::at(click_ns),
         delay_ns: Some(click_ns.saturating_sub(sighted_ns)),
         labels,
     }

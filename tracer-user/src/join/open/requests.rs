@@ -2,7 +2,7 @@
 //! run out.
 
 use super::{Decision, Engine, Key, Waiting};
-use crate::domain::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+use crate::domain::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
 use crate::join::event::JoinEvent;
 use crate::join::time::Until;
 
@@ -60,12 +60,17 @@ impl Engine {
             out.push(Outcome::Link {
                 edge: Edge::RequestExposure,
                 outcome: LinkOutcome::Linked,
+                subject: Subject::at(exposure_ns),
                 delay_ns: Some(exposure_ns.saturating_sub(request_ns)),
                 labels: event.labels,
             });
             self.pending.exposures -= 1;
             self.pending.triples -= clicks.len() as u64;
-            out.extend(clicks.iter().map(|click| Outcome::Triple { outcome, labels: click.labels }));
+            out.extend(clicks.iter().map(|click| Outcome::Triple {
+                outcome,
+                subject: Subject::at(click.click_ns),
+                labels: click.labels,
+            }));
         }
     }
 

@@ -15,14 +15,14 @@ pub(in super::super) struct Key {
 }
 
 /// Values by key. A key leads nowhere once its value was removed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(in super::super) struct Slab<T> {
     pieces: Vec<Vec<Slot<T>>>,
     free: Vec<u32>,
     len: usize,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug)]
 struct Slot<T> {
     generation: u32,
     value: Option<T>,
@@ -81,10 +81,11 @@ impl<T> Slab<T> {
         Some((Key { number, generation: slot.generation }, slot.value.as_ref()?))
     }
 
-    pub(in super::super) fn keys(&self) -> Vec<Key> {
-        let slots = self.pieces.iter().flatten().zip(0..);
-        let used = slots.filter(|(slot, _)| slot.value.is_some());
-        used.map(|(slot, number)| Key { number, generation: slot.generation }).collect()
+    pub(in super::super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.pieces.iter().flatten().zip(0..).filter_map(|(slot, number)| {
+            let key = Key { number, generation: slot.generation };
+            Some((key, slot.value.as_ref()?))
+        })
     }
 
     fn slot_mut(&mut self, key: Key) -> Option<&mut Slot<T>> {

@@ -19,7 +19,6 @@ impl<T> Timeline<T> {
         self.entries.is_empty()
     }
 
-    #[cfg(test)]
     pub(in super::super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -39,6 +38,16 @@ impl<T> Timeline<T> {
 
     pub(in super::super) fn iter(&self) -> impl Iterator<Item = &(u64, T)> {
         self.entries.iter()
+    }
+
+    pub(in super::super) fn iter_mut(&mut self) -> impl Iterator<Item = (&u64, &mut T)> {
+        self.entries.iter_mut().map(|(timestamp_ns, value)| (&*timestamp_ns, value))
+    }
+
+    /// Whether it is sorted and ends by now, as it must. For state that was read from outside.
+    pub(in super::super) fn is_sound(&self, now_ns: u64) -> bool {
+        self.entries.iter().is_sorted_by_key(|(timestamp_ns, _)| *timestamp_ns)
+            && self.last_ns().is_none_or(|last_ns| last_ns <= now_ns)
     }
 
     /// The last entry's time.
@@ -79,6 +88,11 @@ impl<T> Timeline<T> {
     }
 
     /// The first entry of exactly this time.
+    pub(in super::super) fn get(&self, timestamp_ns: u64) -> Option<&T> {
+        self.earliest_in(timestamp_ns, timestamp_ns).map(|(_, value)| value)
+    }
+
+    /// The same, to be changed.
     pub(in super::super) fn get_mut(&mut self, timestamp_ns: u64) -> Option<&mut T> {
         let position = self.position_of(timestamp_ns);
         self.entries

@@ -91,8 +91,8 @@ enum Lines {
 }
 
 /// What is known of a segment beside its lines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in super::super) struct Layout {
+#[derive(Debug)]
+struct Layout {
     class: Class,
     /// Extents in use. A segment without one is given back.
     live: u16,
@@ -222,31 +222,33 @@ impl Arena {
         self.segments.iter_mut().map(share).collect()
     }
 
-    /// What is known of the segments beside their lines.
-    pub(in super::super) fn layouts(&self) -> Vec<Layout> {
-        self.layouts.clone()
+    /// What is in each segment; nothing in one that was given back.
+    pub(in super::super) fn classes(&self) -> Vec<Option<Class>> {
+        self.layouts.iter().map(|layout| (layout.live > 0).then_some(layout.class)).collect()
     }
 
-    /// An arena of these segments. `None` when they cannot be an arena's.
-    pub(in super::super) fn restore(layouts: Vec<Layout>, blocks: Vec<Option<Block>>) -> Option<Self> {
-        let mut arena = Self::default();
-        let as_expected = |(layout, block): (&Layout, &Option<Block>)| match block {
-            Some(block) => layout.live > 0 && block.len() == SEGMENT_LINES && layout.is_sound(),
-            None => layout.live == 0,
-        };
-        if layouts.len() != blocks.len() || !layouts.iter().zip(&blocks).all(as_expected) {
+    /// An arena to read these segments from: what was used of them is not known, so all counts as used. `None`
+    /// when they cannot be an arena's.
+    pub(in super::super) fn of_shared(
+        classes: &[Option<Class>],
+        blocks: Vec<Option<Arc<Block>>>,
+    ) -> Option<Self> {
+        if classes.len() != blocks.len() || classes.len() >= MAX_SEGMENTS {
             return None;
         }
-        for (number, layout) in layouts.iter().enumerate() {
-            let number = u32::try_from(number).ok().filter(|number| (*number as usize) < MAX_SEGMENTS)?;
-            if layout.live == 0 {
-                arena.absent.push(number);
-            } else if layout.is_listed {
-                arena.with_room[layout.class as usize].push(number);
-            }
+        let mut arena = Self::default();
+        for (class, block) in classes.iter().zip(blocks) {
+            let (class, live, lines) = match (class, block) {
+                (Some(class), Some(block)) if block.len() == SEGMENT_LINES => {
+                    (*class, 1, Lines::Shared(block))
+                }
+                (None, None) => (Class::Head, 0, Lines::Absent),
+                _ => return None,
+            };
+            let fresh = (class.last_offset() + class.lines()) as u16;
+            arena.layouts.push(Layout { class, live, free: NO_OFFSET, fresh, is_listed: false });
+            arena.segments.push(lines);
         }
-        arena.segments = blocks.into_iter().map(|block| block.map_or(Lines::Absent, Lines::Owned)).collect();
-        arena.layouts = layouts;
         Some(arena)
     }
 
@@ -292,14 +294,5 @@ impl Arena {
             Lines::Owned(block) => block,
             Lines::Shared(_) | Lines::Absent => &mut [],
         }
-    }
-}
-
-impl Layout {
-    fn is_sound(&self) -> bool {
-        let lines = self.class.lines();
-        let fresh = usize::from(self.fresh);
-        let free_is_place = self.free == NO_OFFSET || usize::from(self.free).is_multiple_of(lines);
-        fresh <= self.class.last_offset() + lines && fresh.is_multiple_of(lines) && free_is_place
     }
 }

@@ -355,7 +355,7 @@ impl Arena {
         self.walk(handle, head, |line, used| {
             entries.extend((0..used).filter_map(|lane| {
                 let (tag, since_base_ns) = line.entry(lane)?;
-                let timestamp_ns = head.base_ns + since_base_ns;
+                let timestamp_ns = head.base_ns.saturating_add(since_base_ns);
                 Some(Entry { timestamp_ns, item: line.item(lane), tag })
             }));
         });
@@ -372,12 +372,14 @@ impl Arena {
         self.free(handle, Class::Head);
     }
 
-    /// Whether a group leads to extents that are there, as it must. For state that was read from
-    /// outside.
-    pub(in super::super) fn is_sound(&self, head: &Head) -> bool {
+    /// Whether a group leads to extents that are there, and every entry is something. For state that was read
+    /// from outside.
+    pub(in super::super) fn is_sound(&self, handle: Handle, head: &Head) -> bool {
         let mut extents = head.extents_in_use();
         usize::from(head.entries) <= MAX_ENTRIES
             && extents.all(|(extent, class)| self.is_place_of(extent, class))
+            && self.entries(handle, head).len()
+                == usize::from(head.entries) + usize::from(head.has_request_at_base())
     }
 
     /// Calls `visit` with every line of entries, and how many there are in it.

@@ -2,9 +2,9 @@
 
 use super::arena::Handle;
 use super::record::{Entry, Head, Tag};
-use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
 use crate::join::engine::Engine;
-use crate::join::event::{ItemPrint, JoinEvent};
+use crate::join::event::{ItemPrint, JoinEvent, triple};
 use crate::join::index::Place;
 use crate::join::open::{Decision, exposure_link, linked_click};
 
@@ -88,7 +88,12 @@ impl Engine {
             Some(_) => (Tag::ExposureAgain, Some(Outcome::Duplicate { kind: Kind::Exposure, labels })),
             None => match self.latest_request(handle, head, from_ns, |_| true) {
                 Some(request_ns) => {
-                    let link = exposure_link(LinkOutcome::Linked, Some(timestamp_ns - request_ns), labels);
+                    let link = exposure_link(
+                        LinkOutcome::Linked,
+                        Subject::at(timestamp_ns),
+                        Some(timestamp_ns - request_ns),
+                        labels,
+                    );
                     (Tag::Exposure(TripleOutcome::Complete), Some(link))
                 }
                 None => (Tag::ExposureWaits, None),
@@ -145,7 +150,8 @@ impl Engine {
                 self.await_report(event, false, out);
                 out.push(linked_click(timestamp_ns, sighted_ns, labels));
                 let outcome = self.doubts.triple(&self.config, timestamp_ns, outcome);
-                out.push(Outcome::Triple { outcome, labels });
+                let subject = triple(timestamp_ns, head.request, item);
+                out.push(Outcome::Triple { outcome, subject, labels });
             }
             // The triple waits for the exposure.
             (Some(_), None) => return false,

@@ -6,14 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::arena::{Class, Handle};
+use super::arena::Handle;
 use super::record::{Head, Tag};
 use crate::domain::{LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
 use crate::join::engine::Engine;
-use crate::join::event::{ItemPrint, LabelsKey};
-use crate::join::index::Place;
+use crate::join::event::{self, ItemPrint, LabelsKey};
 use crate::join::open::{Decision, exposure_link, unlinked_click};
-use crate::join::snapshot::RestoreError;
 use crate::join::time::Until;
 use crate::join::time::wheel::NO_BUCKET;
 
@@ -23,7 +21,7 @@ pub(in super::super) type WaitKey = (u32, u8);
 /// What is known of an entry that waits beside the entry itself.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(in super::super) struct Wait {
-    timestamp_ns: u64,
+    pub(in super::super) timestamp_ns: u64,
     pub(in super::super) labels: LabelsKey,
 }
 
@@ -119,7 +117,8 @@ impl Engine {
         };
         self.arena.set_tag(handle, head, number, Tag::Exposure(triple));
         self.pending.exposures -= 1;
-        out.push(exposure_link(link, None, labels));
+        let subject = event::unlinked_exposure(timestamp_ns, head.request);
+        out.push(exposure_link(link, subject, None, labels));
     }
 
     fn judge_packed_click(
@@ -140,7 +139,7 @@ impl Engine {
         } else {
             LinkOutcome::Orphan
         };
-        unlinked_click(outcome, labels, out);
+        unlinked_click(outcome, event::unlinked_click(click_ns, head.request, item), labels, out);
     }
 
     /// Whether an exposure of another item was sighted in the click's range.
@@ -152,34 +151,5 @@ impl Engine {
                 && entry.item != item
                 && (from_ns..=to_ns).contains(&entry.timestamp_ns)
         })
-    }
-
-    /// Makes the tables that follow from the packed groups, after a restore.
-    pub(in super::super) fn index_packed(&mut self) -> Result<(), RestoreError> {
-        let places: Vec<Handle> = self.arena.places(Class::Head).collect();
-        let mut requests = Vec::new();
-        for handle in places {
-            let Some(mut head) = self.arena.head_if_live(handle) else { continue };
-            if !self.arena.is_sound(&head) {
-                return Err(RestoreError::Group);
-            }
-            head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
-            self.arena.set_head(handle, &head);
-            self.index.insert(head.request, Place::Packed(handle));
-            if head.request_waits() {
-                requests.push((head.base_ns, handle));
-            }
-        }
-        requests.sort_unstable_by_key(|(request_ns, _)| *request_ns);
-        for (request_ns, handle) in requests {
-            self.waiting_requests.push(request_ns, handle);
-        }
-        let waits = self.waits.iter();
-        let mut entries: Vec<_> = waits.map(|(key, wait)| (wait.timestamp_ns, *key)).collect();
-        entries.sort_unstable();
-        for (timestamp_ns, (handle, number)) in entries {
-            self.waiting_entries.push(timestamp_ns, (Handle(handle), number));
-        }
-        Ok(())
     }
 }

@@ -7,6 +7,7 @@ mod late_events;
 mod memory;
 mod reports;
 mod requests;
+mod snapshot;
 mod ties;
 mod watermark;
 

@@ -36,6 +36,12 @@ pub(in super::super) struct Progress {
     is_known: bool,
 }
 
+impl Progress {
+    pub(in super::super) fn watermark_ns(&self) -> u64 {
+        self.watermark_ns
+    }
+}
+
 impl Watermark {
     pub(in super::super) fn new(lateness_ns: u64, idle_timeout_ns: u64) -> Self {
         Self {
@@ -50,18 +56,15 @@ impl Watermark {
         }
     }
 
-    /// One that has come as far as `sources` and `progress` say.
-    pub(in super::super) fn restore(
-        mut self,
-        progress: Progress,
-        sources: impl IntoIterator<Item = (SourcePrint, u64)>,
-    ) -> Self {
+    /// Makes one that knows nothing yet come as far as `progress` and `sources` say.
+    pub(in super::super) fn restore(&mut self, progress: Progress, sources: &[(SourcePrint, u64)]) {
         self.progress = progress;
+        let sources: BTreeMap<SourcePrint, u64> = sources.iter().copied().collect();
         for (source, newest_ns) in sources {
             let leaf = self.add(source);
             self.set(leaf, newest_ns);
+            self.progress.newest_ns = self.progress.newest_ns.max(newest_ns);
         }
-        self
     }
 
     pub(in super::super) fn progress(&self) -> Progress {

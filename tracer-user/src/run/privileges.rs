@@ -1,0 +1,55 @@
+//! Gives up what the daemon does not need, as early as it can.
+//!
+//! Started as root, it has every capability, and needs six. Which and what for is in `preflight::privileges` and in
+//! docs/operations.md. The thread that talks to the network keeps one; processes that start later have to be looked at
+//! and attached to, so the thread that does this keeps the others. Called by `run` only.
+
+use rustix::{
+    io,
+    thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs},
+};
+
+/// What tracing needs; what the process does not have of them it does not get.
+fn for_tracing() -> CapabilitySet {
+    CapabilitySet::SYS_ADMIN
+        | CapabilitySet::SYS_PTRACE
+        | CapabilitySet::DAC_READ_SEARCH
+        | CapabilitySet::SYS_RESOURCE
+        | CapabilitySet::PERFMON
+        | CapabilitySet::BPF
+}
+
+/// What serving the pages needs: reading counters from maps, which kernels before 5.19 ask a capability for.
+fn for_serving() -> CapabilitySet {
+    CapabilitySet::BPF
+}
+
+/// Leaves this thread, and those that it starts from now on, what tracing needs. No program that is
+/// executed from here can get more.
+///
+/// # Errors
+/// The kernel refused, which it never does when capabilities are only given up.
+pub(super) fn keep_for_tracing() -> io::Result<()> {
+    set_no_new_privs(true)?;
+    keep(for_tracing())
+}
+
+/// Leaves this thread what serving needs; others are not affected.
+///
+/// # Errors
+/// As [`keep_for_tracing`].
+pub(super) fn keep_for_serving() -> io::Result<()> {
+    let kept = capabilities(None)?.permitted;
+    // Where there is no CAP_BPF, as with CAP_SYS_ADMIN alone, the latter stands for it.
+    let serving = if kept.contains(CapabilitySet::BPF) { for_serving() } else { CapabilitySet::SYS_ADMIN };
+    keep(serving)
+}
+
+fn keep(wanted: CapabilitySet) -> io::Result<()> {
+    let CapabilitySets { permitted, .. } = capabilities(None)?;
+    let kept = permitted & wanted;
+    set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+    )
+}
