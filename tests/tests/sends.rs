@@ -5,12 +5,15 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
     time::Duration,
 };
 
+use rustix::process::Signal;
 use tests::{
     daemon::{Daemon, free_address, sum},
-    wait_for,
+    linktracer, printed, wait_for,
 };
 use tracer_user::demo::measure::Scrape;
 
@@ -107,6 +110,64 @@ fn what_is_not_in_memory_is_lost_where_it_was_sent() {
     });
     assert_eq!(lost(&daemon, "read_fault"), 100.0);
     daemon.finish();
+}
+
+/// A configuration whose probes stay when a daemon ends; they go when this is dropped.
+struct Pinned {
+    config: PathBuf,
+    settings: String,
+}
+
+impl Pinned {
+    fn new(scratch: &Path) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let settings = format!(
+            "ring_buffer_size: 64MiB\nstate_dir: {}\npin_dir: /sys/fs/bpf/linktracer-sends-{}-{number}\n",
+            scratch.join("state").display(),
+            std::process::id()
+        );
+        Self { config: scratch.join("linktracer.yaml"), settings }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let output = linktracer(&["detach", "--config", &self.config.to_string_lossy()]);
+        assert!(output.status.success(), "{}", printed(&output));
+    }
+}
+
+/// A daemon that is killed has half of a message in its memory and the other half ahead of it.
+#[test]
+fn messages_in_parts_are_counted_once_by_daemons_that_are_killed() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let pinned = Pinned::new(scratch.path());
+    let text = format!(
+        "{}services:\n  - name: sender\n    match: {{ cmdline: \"*fixtures/sends.py slowly*\" }}\n    request: {{ id: {{ header: X-Request-Id }} }}\n\
+         join: {{ exposure_window: 1s, lateness: 500ms }}\n",
+        pinned.settings
+    );
+    let mut daemon = Daemon::start(scratch.path(), &text);
+    let mut sender = Sender::start(&["slowly"]);
+    let sending = thread::spawn(move || {
+        let sent = sender.send();
+        (sender, sent)
+    });
+    let mut kills = 0;
+    while !sending.is_finished() {
+        thread::sleep(Duration::from_millis(17));
+        daemon.signal(Signal::KILL);
+        drop(daemon);
+        daemon = Daemon::start(scratch.path(), &text);
+        kills += 1;
+    }
+    assert!(kills > 5, "{kills} daemons were killed meanwhile");
+    let (sender, sent) = sending.join().expect("it sends");
+    check_requests(&daemon, sent);
+    drop(sender);
+    daemon.finish();
+    drop(pinned);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::{
     ingest::http::StreamChange,
 };
 
-const FORMAT: Format = Format { magic: *b"LTJOURNL", version: 2 };
+const FORMAT: Format = Format { magic: *b"LTJOURNL", version: 1 };
 
 /// Something that changes the daemon's state. The state follows from these alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -173,16 +173,18 @@ fn a_header_section_beyond_the_window_is_counted_once() {
 
 // ---- Streams: pieces with their places.
 
-/// One connection, and what it tells.
+/// One connection, and what it tells, to a daemon that is killed and begins anew after each piece.
 struct Connection {
     streams: Streams,
+    /// Made from the changes of `streams` alone, as after a restart.
+    heir: Streams,
     wanted: RequestProbe,
     told: Vec<Told>,
 }
 
 impl Connection {
     fn new(wanted: RequestProbe) -> Self {
-        Self { streams: Streams::default(), wanted, told: Vec::new() }
+        Self { streams: Streams::default(), heir: Streams::default(), wanted, told: Vec::new() }
     }
 
     /// Sends `payload`, of which `captured_len` bytes were captured.
@@ -199,7 +201,18 @@ impl Connection {
             piece_len: length(payload),
             payload: &payload[..captured_len.min(payload.len())],
         };
-        self.streams.take((0, &self.wanted), (7, Hook::Write, 0), &send, &mut self.told)
+        let is_new = self.streams.take((0, &self.wanted), (7, Hook::Write, 0), &send, &mut self.told);
+        self.restart();
+        is_new
+    }
+
+    fn restart(&mut self) {
+        for change in self.streams.take_changes() {
+            let written = postcard::to_stdvec(&change).expect("in memory");
+            self.heir.make_again(postcard::from_bytes(&written).expect("is what was written"));
+        }
+        assert_eq!(self.heir.count(), self.streams.count());
+        std::mem::swap(&mut self.streams, &mut self.heir);
     }
 
     fn send(&mut self, position: u32, payload: &str) -> bool {
