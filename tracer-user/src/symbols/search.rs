@@ -162,8 +162,10 @@ impl<'a> Search<'a> {
         let mut similar: Vec<&str> = names().filter(tails).take(COUNT).collect();
         if similar.is_empty() && short.len() <= MAX_COMPARED_LEN {
             // A team's own functions first: the standard library alone may use up what is compared.
-            let own = names().filter(|name| is_of_a_team(name));
-            let all = own.chain(names().filter(|name| !is_of_a_team(name)));
+            // Names that are much longer are none that was misspelt, and would use it up as well.
+            let candidates = || names().filter(|name| name.len() <= 3 * short.len() + 8);
+            let own = candidates().filter(|name| is_of_a_team(name));
+            let all = own.chain(candidates().filter(|name| !is_of_a_team(name)));
             similar = nearest(short, all.take(MAX_COMPARED), COUNT);
         }
         similar.into_iter().map(str::to_owned).collect()
