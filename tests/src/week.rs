@@ -87,6 +87,7 @@ impl Week {
         for (name, value) in [
             ("linktracer_build_info{instance=\"a\"}", 1),
             ("linktracer_target_processes{service=\"s\"}", 2),
+            ("linktracer_window_trustworthy{service=\"s\"}", 1),
             ("linktracer_lost_events_total{reason=\"ring_full\"}", 0),
             ("linktracer_late_without_outcome_total{kind=\"click\"}", 0),
         ] {

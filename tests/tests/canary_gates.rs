@@ -158,6 +158,7 @@ impl Case {
             // A gauge of 1: a counter that took one step before the first minute.
             add("linktracer_build_info", "version=\"1\"", &one);
             add("linktracer_target_processes", "service=\"s\"", &one);
+            add("linktracer_window_trustworthy", "service=\"s\"", &one);
             add("linktracer_lost_events_total", "reason=\"ring_full\"", lost);
             add("linktracer_late_without_outcome_total", "kind=\"click\"", NEVER);
             add("linktracer_attach_errors_total", "reason=\"symbol_not_found\"", attach_errors);
