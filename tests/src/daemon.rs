@@ -6,13 +6,14 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tracer_user::demo::{http::get_once, measure::Scrape};
 
-use crate::{binary, wait_for};
+use crate::{binary, linktracer, printed, wait_for};
 
 /// A daemon that is stopped when this is dropped.
 pub struct Daemon {
@@ -165,6 +166,38 @@ impl Drop for Daemon {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A configuration whose probes stay when a daemon ends; they go when this is dropped.
+pub struct Pinned {
+    config: PathBuf,
+    settings: String,
+}
+
+impl Pinned {
+    /// State in the folder `scratch`, where the daemon's configuration is as well, and pins in one of its own.
+    pub fn new(scratch: &Path) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let settings = format!(
+            "state_dir: {}\npin_dir: /sys/fs/bpf/linktracer-pinned-{}-{number}\n",
+            scratch.join("state").display(),
+            std::process::id()
+        );
+        Self { config: scratch.join("linktracer.yaml"), settings }
+    }
+
+    /// Lines of the configuration.
+    pub fn settings(&self) -> &str {
+        &self.settings
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let output = linktracer(&["detach", "--config", &self.config.to_string_lossy()]);
+        assert!(output.status.success(), "{}", printed(&output));
     }
 }
 

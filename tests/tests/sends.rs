@@ -5,15 +5,14 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
 
 use rustix::process::Signal;
 use tests::{
-    daemon::{Daemon, free_address, sum},
-    linktracer, printed, wait_for,
+    daemon::{Daemon, Pinned, free_address, sum},
+    wait_for,
 };
 use tracer_user::demo::measure::Scrape;
 
@@ -23,10 +22,17 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Sender(Child);
 
 impl Sender {
-    fn start(arguments: &[&str]) -> Self {
+    /// The folder is in its command line, so that the daemon of a test tells it from those of others.
+    fn start(scratch: &Path, arguments: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/sends.py");
         let mut command = Command::new("python3");
-        let child = command.arg(script).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let child = command
+            .arg(script)
+            .args(arguments)
+            .arg(scratch)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
         Self(child.expect("python3 is there"))
     }
 
@@ -49,7 +55,8 @@ impl Drop for Sender {
 /// A daemon that traces the sender of these arguments.
 fn daemon(scratch: &Path, what: &str, probes: &str) -> Daemon {
     let services = format!(
-        "services:\n  - name: sender\n    match: {{ cmdline: \"*fixtures/sends.py {what}*\" }}\n{probes}\njoin: {{ exposure_window: 1s, lateness: 500ms }}\n"
+        "services:\n  - name: sender\n    match: {{ cmdline: \"*fixtures/sends.py {what}*{}\" }}\n{probes}\njoin: {{ exposure_window: 1s, lateness: 500ms }}\n",
+        scratch.display()
     );
     Daemon::start(scratch, &services)
 }
@@ -90,7 +97,7 @@ fn check_requests(daemon: &Daemon, expected: f64) {
 fn ids_in_headers_however_they_are_cut() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let daemon = daemon(scratch.path(), "header", "    request: { id: { header: X-Request-Id } }");
-    let mut sender = Sender::start(&["header"]);
+    let mut sender = Sender::start(scratch.path(), &["header"]);
     let sent = sender.send();
     check_requests(&daemon, sent);
     assert!(daemon.metric("linktracer_further_messages_total", &[]) >= 90.0, "ten messages in one call");
@@ -103,7 +110,7 @@ fn ids_in_headers_however_they_are_cut() {
 fn what_is_not_in_memory_is_lost_where_it_was_sent() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let daemon = daemon(scratch.path(), "absent", "    request: { id: { header: X-Request-Id } }");
-    let mut sender = Sender::start(&["absent"]);
+    let mut sender = Sender::start(scratch.path(), &["absent"]);
     sender.send();
     wait_for("the last one is judged", LIMIT, || {
         (daemon.metric("linktracer_requests_total", &[("outcome", "unexposed")]) == 1.0).then_some(())
@@ -112,44 +119,19 @@ fn what_is_not_in_memory_is_lost_where_it_was_sent() {
     daemon.finish();
 }
 
-/// A configuration whose probes stay when a daemon ends; they go when this is dropped.
-struct Pinned {
-    config: PathBuf,
-    settings: String,
-}
-
-impl Pinned {
-    fn new(scratch: &Path) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let settings = format!(
-            "ring_buffer_size: 64MiB\nstate_dir: {}\npin_dir: /sys/fs/bpf/linktracer-sends-{}-{number}\n",
-            scratch.join("state").display(),
-            std::process::id()
-        );
-        Self { config: scratch.join("linktracer.yaml"), settings }
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        let output = linktracer(&["detach", "--config", &self.config.to_string_lossy()]);
-        assert!(output.status.success(), "{}", printed(&output));
-    }
-}
-
 /// A daemon that is killed has half of a message in its memory and the other half ahead of it.
 #[test]
 fn messages_in_parts_are_counted_once_by_daemons_that_are_killed() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let pinned = Pinned::new(scratch.path());
     let text = format!(
-        "{}services:\n  - name: sender\n    match: {{ cmdline: \"*fixtures/sends.py slowly*\" }}\n    request: {{ id: {{ header: X-Request-Id }} }}\n\
+        "ring_buffer_size: 64MiB\n{}services:\n  - name: sender\n    match: {{ cmdline: \"*fixtures/sends.py slowly {}\" }}\n    request: {{ id: {{ header: X-Request-Id }} }}\n\
          join: {{ exposure_window: 1s, lateness: 500ms }}\n",
-        pinned.settings
+        pinned.settings(),
+        scratch.path().display()
     );
     let mut daemon = Daemon::start(scratch.path(), &text);
-    let mut sender = Sender::start(&["slowly"]);
+    let mut sender = Sender::start(scratch.path(), &["slowly"]);
     let sending = thread::spawn(move || {
         let sent = sender.send();
         (sender, sent)
@@ -175,7 +157,7 @@ fn ids_in_bodies_that_come_later() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let request = "    request: { id: { body: meta.request_id } }";
     let daemon = daemon(scratch.path(), "body", request);
-    let mut sender = Sender::start(&["body"]);
+    let mut sender = Sender::start(scratch.path(), &["body"]);
     let sent = sender.send();
     check_requests(&daemon, sent);
     assert_eq!(received(&daemon, "no_request_id"), 100.0);
@@ -188,7 +170,7 @@ fn only_the_configured_direction_counts() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let request = "    request: { direction: request, id: { body: meta.request_id } }";
     let daemon = daemon(scratch.path(), "body", request);
-    let mut sender = Sender::start(&["body"]);
+    let mut sender = Sender::start(scratch.path(), &["body"]);
     assert_eq!(sender.send(), 300.0);
     check_requests(&daemon, 100.0);
     daemon.finish();
@@ -205,7 +187,7 @@ fn reports_on_kept_alive_connections_by_network_name_and_address() {
     assert_eq!(daemon.page("/readyz").0, 200, "{}", daemon.page("/readyz").1);
     let ports = ports.map(|port| port.to_string());
     let [a, b, c, d] = ports.each_ref().map(String::as_str);
-    let mut sender = Sender::start(&["reports", a, b, c, d]);
+    let mut sender = Sender::start(scratch.path(), &["reports", a, b, c, d]);
     let sent = sender.send();
     assert_eq!(sent, 404.0, "four connections, a hundred sends on each");
     let events = || daemon.metric("linktracer_events_total", &[("kind", "report")]);
@@ -227,7 +209,8 @@ fn a_name_that_is_not_known_yet_is_asked_for_again() {
     let ports = [(); 4].map(|()| free_address().port());
     let probes = format!("    report: {{ to: [\"collector.test:{}\"] }}", ports[1]);
     let services = format!(
-        "services:\n  - name: sender\n    match: {{ cmdline: \"*fixtures/sends.py reports*\" }}\n{probes}\njoin: {{ lateness: 500ms }}\n"
+        "services:\n  - name: sender\n    match: {{ cmdline: \"*fixtures/sends.py reports*{}\" }}\n{probes}\njoin: {{ lateness: 500ms }}\n",
+        scratch.path().display()
     );
     let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
     let daemon = Daemon::start_within(&wrapper, scratch.path(), &services);
@@ -244,7 +227,7 @@ fn a_name_that_is_not_known_yet_is_asked_for_again() {
     assert!(lookups("answered") >= 1.0);
     let ports = ports.map(|port| port.to_string());
     let [a, b, c, d] = ports.each_ref().map(String::as_str);
-    let mut sender = Sender::start(&["reports", a, b, c, d]);
+    let mut sender = Sender::start(scratch.path(), &["reports", a, b, c, d]);
     sender.send();
     wait_for("every report is seen", LIMIT, || {
         let events = daemon.metric("linktracer_events_total", &[("kind", "report")]);

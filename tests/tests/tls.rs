@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use tests::{daemon::Daemon, linktracer, printed, wait_for};
+use rustix::process::Signal;
+use tests::{
+    daemon::{Daemon, Pinned},
+    linktracer, printed, wait_for,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -71,12 +75,23 @@ fn hits(daemon: &Daemon, probe: &str, outcome: &str) -> f64 {
 /// Lets the service answer, and checks that each answer is one request. Returns what it printed.
 #[track_caller]
 fn check(daemon: &Daemon, service: &mut Service) -> Vec<f64> {
+    wait_for_probes(daemon);
+    let printed = service.answer();
+    check_requests(daemon, printed[0]);
+    printed
+}
+
+#[track_caller]
+fn wait_for_probes(daemon: &Daemon) {
     wait_for("a TLS library has its probes", LIMIT, || {
         let files = daemon.metric("linktracer_attached_probes", &[("hook", "tls_write")]);
         (files >= 1.0).then_some(())
     });
-    let printed = service.answer();
-    let expected = printed[0];
+}
+
+/// Each of so many answers is one request.
+#[track_caller]
+fn check_requests(daemon: &Daemon, expected: f64) {
     wait_for("every answer is judged", LIMIT, || {
         let judged = daemon.metric("linktracer_requests_total", &[("outcome", "unexposed")]);
         assert!(judged <= expected, "{judged}\n{}", daemon.log());
@@ -87,15 +102,33 @@ fn check(daemon: &Daemon, service: &mut Service) -> Vec<f64> {
     for reason in ["ring_full", "read_fault", "header_too_long", "unfinished", "undecodable"] {
         assert_eq!(daemon.metric("linktracer_lost_events_total", &[("reason", reason)]), 0.0, "{reason}");
     }
-    printed
+}
+
+/// A daemon that is killed leaves its probes, and the next one counts what they saw meanwhile.
+#[test]
+fn probes_stay_where_state_is_kept() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let pinned = Pinned::new(scratch.path());
+    let text = format!("{}{}", pinned.settings(), services("cmdline: \"*fixtures/tls.py stay\"", "auto"));
+    let daemon = Daemon::start(scratch.path(), &text);
+    let mut service = Service::start(Command::new("python3").arg(fixture("tls.py")).arg("stay"));
+    wait_for_probes(&daemon);
+    daemon.signal(Signal::KILL);
+    drop(daemon);
+    let answers = service.answer()[0];
+    let daemon = Daemon::start(scratch.path(), &text);
+    check_requests(&daemon, answers);
+    assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &[]), 0.0, "{}", daemon.log());
+    daemon.finish();
+    drop(pinned);
 }
 
 #[test]
 fn openssl_by_python_which_calls_ssl_write_ex() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
-    let text = services("cmdline: \"*fixtures/tls.py\"", "auto");
+    let text = services("cmdline: \"*fixtures/tls.py on\"", "auto");
     let daemon = Daemon::start(scratch.path(), &text);
-    let mut service = Service::start(Command::new("python3").arg(fixture("tls.py")));
+    let mut service = Service::start(Command::new("python3").arg(fixture("tls.py")).arg("on"));
     check(&daemon, &mut service);
     // The requests of its clients go in the other direction; on the sockets there is nothing to read.
     assert_eq!(received(&daemon, "other_direction"), received(&daemon, "event"));
@@ -128,8 +161,8 @@ fn openssl_calls_that_are_made_again_count_once() {
 #[test]
 fn with_tls_off_only_that_it_is_tls_is_counted() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
-    let daemon = Daemon::start(scratch.path(), &services("cmdline: \"*fixtures/tls.py\"", "off"));
-    let mut service = Service::start(Command::new("python3").arg(fixture("tls.py")));
+    let daemon = Daemon::start(scratch.path(), &services("cmdline: \"*fixtures/tls.py off\"", "off"));
+    let mut service = Service::start(Command::new("python3").arg(fixture("tls.py")).arg("off"));
     let answers = service.answer()[0];
     wait_for("what is encrypted is counted", LIMIT, || {
         (hits(&daemon, "write", "tls") + hits(&daemon, "sendto", "tls") >= answers).then_some(())

@@ -11,7 +11,11 @@ use std::{
 };
 
 use proptest::prelude::*;
-use tests::{daemon::Daemon, linktracer, printed, wait_for};
+use rustix::process::Signal;
+use tests::{
+    daemon::{Daemon, Pinned},
+    linktracer, printed, wait_for,
+};
 use tracer_user::{config::SdkArgs, symbols};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -121,6 +125,37 @@ fn arguments_where_an_optimising_compiler_has_them() {
 #[test]
 fn arguments_where_a_compiler_that_does_not_optimise_has_them() {
     check_shop("-O0");
+}
+
+/// A daemon that is killed leaves its probes, and the next one counts what they saw meanwhile.
+#[test]
+fn probes_stay_where_state_is_kept() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let program = shop(scratch.path(), "-O2");
+    let pinned = Pinned::new(scratch.path());
+    let text = format!("{}{}", pinned.settings(), shop_services(&program));
+    let daemon = Daemon::start(scratch.path(), &text);
+    let mut service = Told::start(&mut Command::new(&program));
+    assert_eq!(service.make(100), 100, "the semaphore is up from the first instruction");
+    daemon.signal(Signal::KILL);
+    drop(daemon);
+    assert_eq!(service.make(200), 200, "the semaphore stays up");
+    let daemon = Daemon::start(scratch.path(), &text);
+    assert_eq!(service.make(300), 300);
+    let mut late = Told::start(&mut Command::new(&program));
+    assert_eq!(late.make(400), 400);
+    for kind in ["exposure", "click"] {
+        wait_for("each call is one event", LIMIT, || {
+            let events = daemon.metric("linktracer_events_total", &[("kind", kind)]);
+            assert!(events <= 1000.0, "{kind}: {events}");
+            (events == 1000.0).then_some(())
+        });
+    }
+    assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &[]), 0.0, "{}", daemon.log());
+    daemon.finish();
+    drop(pinned);
+    // The kernel takes a link away some time after its last name.
+    wait_for("nobody listens any more", LIMIT, || (service.make(10) == 0).then_some(()));
 }
 
 #[test]
