@@ -136,6 +136,17 @@ fn the_page_shows_what_the_metrics_say_and_draws_it() {
     }
     assert!(page.contains(&format!("{lost} events were lost in the time shown")), "{page}");
 
+    // The last broken links, with ids that the demo makes.
+    let (_, examples) = page.split_once("Broken lately").expect("the demo breaks links");
+    for word in ["request id", "request → exposure", "whole triple", "<code>r1-", "<code>item-"] {
+        assert!(examples.contains(word), "{word}: {examples}");
+    }
+    let reasons = ["orphan", "missing_id", "mismatch", "unreported", "broken"];
+    let rows = examples.matches("<th scope=\"row\">").count();
+    let known: usize =
+        reasons.iter().map(|reason| examples.matches(&format!("<td>{reason}</td>")).count()).sum();
+    assert!(rows > 10 && rows == known, "{rows} rows, {known} of them with a reason: {examples}");
+
     // Bars of the funnel and columns of broken links, in the colours of the style.
     let drawn = pixels(&picture, &[[0x20, 0x70, 0x6b], [0xb3, 0x26, 0x1e], [0xd9, 0x82, 0x00]]);
     assert!(drawn.iter().all(|count| *count > 100), "{drawn:?}");

@@ -27,6 +27,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
             "services",
             "join",
             "ratio",
+            "page",
         ],
     );
     let source = fields.optional("source").and_then(|node| reader.text(&node));
@@ -42,6 +43,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
     let services = fields.required(reader, "services").map(|node| services(reader, &node));
     let join = fields.optional("join").map(|node| join(reader, &node));
     let ratio = fields.optional("ratio").map(|node| ratio(reader, &node));
+    let show_ids = fields.optional("page").and_then(|node| show_ids(reader, &node));
     Config {
         source: source.unwrap_or_else(host_name),
         listen: listen.unwrap_or(DEFAULT_LISTEN),
@@ -55,6 +57,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
         services: services.unwrap_or_default(),
         join: join.unwrap_or_default(),
         ratio: ratio.unwrap_or_default(),
+        show_ids: show_ids.unwrap_or(false),
     }
 }
 
@@ -262,6 +265,11 @@ fn ratio(reader: &mut Reader, node: &Node<'_, '_>) -> RatioSettings {
         settings.trusted_width = width;
     }
     settings
+}
+
+fn show_ids(reader: &mut Reader, node: &Node<'_, '_>) -> Option<bool> {
+    let fields = reader.map(node, &["show_ids"]);
+    fields.optional("show_ids").and_then(|node| reader.flag(&node))
 }
 
 fn ratio_window(text: &str) -> Result<Duration, String> {

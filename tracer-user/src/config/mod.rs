@@ -55,6 +55,8 @@ pub struct Config {
     pub join: JoinSettings,
     /// `ratio`: the broken-link ratio over time.
     pub ratio: RatioSettings,
+    /// `page.show_ids`: show request and item ids of broken links on the page. Default: no.
+    pub show_ids: bool,
 }
 
 /// How processes are found.

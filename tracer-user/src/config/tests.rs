@@ -27,6 +27,7 @@ fn the_smallest_file_gets_the_defaults() {
     assert_eq!(config.join.click_window, Duration::from_secs(1800));
     assert_eq!(config.join.memory_limit, 1 << 30);
     assert_eq!((config.ratio.window, config.ratio.trusted_width), (Duration::from_secs(900), 0.01));
+    assert!(!config.show_ids);
     assert_eq!(config.services[0].name, "recommend");
 }
 
@@ -53,6 +54,7 @@ services:
     report: { to: ["127.0.0.1:9999", "[::1]:9999"] }
 join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, skew: 5ms, memory_limit: 64MiB }
 ratio: { window: 5m, trusted_width: 0.5% }
+page: { show_ids: true }
 "#;
     let config = parse(text).expect("valid");
     let service = &config.services[0];
@@ -69,6 +71,7 @@ ratio: { window: 5m, trusted_width: 0.5% }
     assert!(config.discover.hold_exec && config.discover.hold_mounts[0].matches("/run/c1/rootfs"));
     assert_eq!(config.discover.hold_limit, Duration::from_secs(2));
     assert_eq!((config.ratio.window, config.ratio.trusted_width), (Duration::from_secs(300), 0.005));
+    assert!(config.show_ids);
 }
 
 #[test]

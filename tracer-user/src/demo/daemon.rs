@@ -75,7 +75,8 @@ impl Setup<'_> {
              \x20   click: {{ library: {library}, symbol: trackClick, args: {ARGS} }}\n\
              \x20   report: {{ to: [\"{collector}\"] }}\n\
              join: {{ exposure_window: {exposure}s, click_window: {click}s, report_window: {report}s, \
-             lateness: 2s, skew: 100ms }}\n",
+             lateness: 2s, skew: 100ms }}\n\
+             page: {{ show_ids: true }}\n",
             hooks = self.hooks.name(),
             service = self.service,
             exe = quoted(&self.fixture.service()),

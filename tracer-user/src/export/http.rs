@@ -28,7 +28,7 @@ use super::{
     page::{self, History, Reading, View},
     server,
 };
-use crate::domain::Releases;
+use crate::{domain::Releases, slo::Example};
 
 /// The daemon is unhealthy when it has not looked at the ring for this long.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
@@ -58,6 +58,7 @@ pub struct Status {
     registry: Registry,
     history: Mutex<History>,
     probes: Mutex<Vec<ProbeState>>,
+    examples: Mutex<Vec<Example>>,
     releases: Mutex<Releases>,
     /// Monotonic time of the last look at the ring, in nanoseconds.
     last_drain_ns: AtomicU64,
@@ -72,6 +73,7 @@ impl Status {
             registry,
             history: Mutex::new(History::default()),
             probes: Mutex::new(Vec::new()),
+            examples: Mutex::new(Vec::new()),
             releases: Mutex::new(Releases::default()),
             last_drain_ns: AtomicU64::new(monotonic_ns()),
             monotonic_ns,
@@ -81,6 +83,11 @@ impl Status {
     /// Says which probes are in place.
     pub fn set_probes(&self, probes: Vec<ProbeState>) {
         *self.probes.lock().unwrap_or_else(PoisonError::into_inner) = probes;
+    }
+
+    /// Says which links broke last.
+    pub fn set_examples(&self, examples: Vec<Example>) {
+        *self.examples.lock().unwrap_or_else(PoisonError::into_inner) = examples;
     }
 
     /// A minute is over, for what the page shows by minute.
@@ -133,9 +140,10 @@ async fn overview(State(status): State<Arc<Status>>) -> Response {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let reading = Reading::of(&status.registry.gather());
     let probes = status.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let examples = status.examples.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let view = {
         let history = status.history.lock().unwrap_or_else(PoisonError::into_inner);
-        View::new(&status.source, &history, &reading, &probes, now)
+        View::new(&status.source, &history, &reading, (&probes, &examples), now)
     };
     let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, PAGE_POLICY)];
     (headers, page::markup(&view).into_string()).into_response()

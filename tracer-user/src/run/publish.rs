@@ -13,13 +13,13 @@ use crate::{
     attach::Counters,
     config::{Config, Service},
     discover::{Answer, Processes},
-    domain::{Edge, Kind, Outcome},
+    domain::{Edge, Event, Kind, Outcome},
     durable::{DaemonState, LossState},
     export::http::{ProbeState, Status},
     hold,
     ingest::{clock::Clock, interpret::Reason},
     join::{Evicted, Join},
-    slo::{BrokenLinks, Ratio, Reach, Waiting},
+    slo::{BrokenLinks, Examples, Ratio, Reach, Waiting},
     telemetry::Metrics,
 };
 
@@ -35,6 +35,7 @@ pub(super) struct Publisher {
     clock: Clock,
     source: Arc<str>,
     links: BrokenLinks,
+    examples: Examples,
     losses: LossMeter,
     /// What was lost since the last publication was lost after this time.
     losses_after_ns: u64,
@@ -68,6 +69,7 @@ impl Publisher {
             clock,
             source,
             links: BrokenLinks::new(ns(config.ratio.window), reach),
+            examples: Examples::new(config.show_ids),
             losses: LossMeter::default(),
             losses_after_ns: 0,
             services: config.services.clone(),
@@ -139,11 +141,17 @@ impl Publisher {
         self.metrics.lookups.with_label_values(&[&answer.host, outcome]).inc();
     }
 
+    /// An event that goes into the join now.
+    pub(super) fn note_event(&mut self, event: &Event) {
+        self.examples.note(event);
+    }
+
     /// Counts outcomes and takes them out of `out`.
     pub(super) fn count(&mut self, out: &mut Vec<Outcome>) {
         for outcome in out.drain(..) {
             self.metrics.count(&outcome);
             self.links.count(&outcome);
+            self.examples.judge(&outcome);
         }
     }
 
@@ -180,6 +188,7 @@ impl Publisher {
             self.metrics.attached.with_label_values(&[service, hook]).set(count);
         }
         self.status.set_probes(with_suspicion(coverage.states(), suspicion));
+        self.status.set_examples(self.examples.recent());
         self.status.set_releases(processes.releases(&self.source));
     }
 

@@ -96,6 +96,7 @@ impl State {
                     if let Some(recording) = &mut self.recording {
                         recording.write(&event)?;
                     }
+                    self.publisher.note_event(&event);
                     self.join.push(event, &mut self.out);
                     self.publisher.count(&mut self.out);
                 }

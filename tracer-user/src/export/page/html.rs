@@ -4,9 +4,9 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{
     chart::{Row, bar, columns},
-    view::{EdgeHistory, Funnel, Note, Release, Service, View, grouped},
+    view::{BrokenLink, EdgeHistory, Funnel, Note, Release, Service, View, grouped},
 };
-use crate::{build, domain::Edge};
+use crate::{build, domain::Edge, slo::Ids};
 
 /// Seconds after which a browser asks again.
 const REFRESH_SECONDS: u32 = 30;
@@ -76,6 +76,7 @@ fn service(service: &Service, minutes: usize) -> Markup {
             }
             h3 { "Releases" }
             (releases(&service.releases))
+            (examples(&service.examples))
         }
     }
 }
@@ -156,6 +157,47 @@ fn releases(releases: &[Release]) -> Markup {
     }
 }
 
+fn examples(examples: &[BrokenLink]) -> Markup {
+    let with_ids = examples.iter().any(|example| example.ids.is_some());
+    html! {
+        @if !examples.is_empty() {
+            h3 { "Broken lately" }
+            table class="examples" {
+                tr {
+                    th scope="col" { "link" } th scope="col" { "reason" } th scope="col" { "seconds ago" }
+                    th scope="col" { "release" } th scope="col" { "group" }
+                    @if with_ids {
+                        th scope="col" { "request id" } th scope="col" { "item id" } th scope="col" { "process" }
+                    }
+                }
+                @for example in examples {
+                    tr {
+                        th scope="row" { (title(example.edge)) }
+                        td { (example.reason) }
+                        td class="number" { (grouped(example.seconds_ago)) }
+                        td { (or_dash(&example.release)) }
+                        td { (or_dash(&example.group)) }
+                        @if with_ids { (ids(example.ids.as_ref())) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn ids(ids: Option<&Ids>) -> Markup {
+    html! {
+        @match ids {
+            Some(ids) => {
+                td { code { (or_dash(&ids.request_id)) } }
+                td { code { (or_dash(&ids.item_id)) } }
+                td class="number" { (ids.pid) }
+            }
+            None => { td { "–" } td { "–" } td { "–" } }
+        }
+    }
+}
+
 const fn title(edge: Edge) -> &'static str {
     match edge {
         Edge::RequestExposure => "request → exposure",
@@ -175,7 +217,7 @@ fn percent(share: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Funnel, Release, Service, View, markup};
+    use super::{BrokenLink, Edge, Funnel, Ids, Release, Service, View, markup};
 
     #[test]
     fn what_a_process_says_of_itself_cannot_become_markup() {
@@ -185,11 +227,20 @@ mod tests {
             funnel: Funnel::default(),
             ratios: vec![None; 4],
         };
+        let example = BrokenLink {
+            edge: Edge::Triple,
+            reason: "broken",
+            seconds_ago: 3,
+            release: "<script>alert(2)</script>".to_owned(),
+            group: String::new(),
+            ids: Some(Ids { request_id: "<img src=y>".into(), item_id: "<b>,".into(), pid: 7 }),
+        };
         let service = Service {
             name: "s".to_owned(),
             funnel: Funnel::default(),
             edges: Vec::new(),
             releases: vec![release],
+            examples: vec![example],
         };
         let view = View { source: "<b>".to_owned(), minutes: 1, notes: Vec::new(), services: vec![service] };
         let page = markup(&view).into_string();

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     domain::{Edge, LinkOutcome, TripleOutcome},
     export::http::ProbeState,
+    slo::{Example, Ids},
     telemetry::Metric,
 };
 
@@ -45,6 +46,25 @@ pub struct Service {
     pub edges: Vec<EdgeHistory>,
     /// By release and group.
     pub releases: Vec<Release>,
+    /// The last broken links, newest first.
+    pub examples: Vec<BrokenLink>,
+}
+
+/// One broken link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenLink {
+    /// Which.
+    pub edge: Edge,
+    /// Why.
+    pub reason: &'static str,
+    /// How long ago its event happened, in seconds.
+    pub seconds_ago: u64,
+    /// What its process runs; empty when unknown.
+    pub release: String,
+    /// Its A/B group; empty when it has none.
+    pub group: String,
+    /// Its ids, where they may be shown and were kept.
+    pub ids: Option<Ids>,
 }
 
 /// From request to click, in what was judged.
@@ -164,7 +184,13 @@ fn is_broken(outcome: &str) -> Option<bool> {
 
 impl View {
     /// The page of `source` at `now`, in seconds since the Unix epoch.
-    pub fn new(source: &str, history: &History, reading: &Reading, probes: &[ProbeState], now: u64) -> Self {
+    pub fn new(
+        source: &str,
+        history: &History,
+        reading: &Reading,
+        (probes, examples): (&[ProbeState], &[Example]),
+        now: u64,
+    ) -> Self {
         let rows = history.rows(reading);
         let mut by_service: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
         for (series, _) in reading.gauges(Metric::TargetProcesses) {
@@ -179,7 +205,10 @@ impl View {
             source: source.to_owned(),
             minutes: history.columns(),
             notes: notes(&rows, reading, probes, now),
-            services: by_service.into_iter().map(|(name, rows)| service(name, &rows)).collect(),
+            services: by_service
+                .into_iter()
+                .map(|(name, rows)| service(name, &rows, examples, now))
+                .collect(),
         }
     }
 }
@@ -187,7 +216,7 @@ impl View {
 /// A series and its growth by minute.
 type Row = (Series, Vec<u64>);
 
-fn service(name: &str, rows: &[&Row]) -> Service {
+fn service(name: &str, rows: &[&Row], examples: &[Example], now: u64) -> Service {
     let mut by_release: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
     for row in rows {
         let key = (row.0.label("release"), row.0.label("group"));
@@ -205,6 +234,23 @@ fn service(name: &str, rows: &[&Row]) -> Service {
         edges: edges(rows),
         // A release that did nothing in the hour has nothing to say.
         releases: releases.filter(|release| release.funnel != Funnel::default()).collect(),
+        examples: examples
+            .iter()
+            .filter(|example| &*example.labels.service == name)
+            .map(|example| broken_link(example, now))
+            .collect(),
+    }
+}
+
+fn broken_link(example: &Example, now: u64) -> BrokenLink {
+    let Example { edge, reason, timestamp_ns, labels, ids } = example;
+    BrokenLink {
+        edge: *edge,
+        reason,
+        seconds_ago: now.saturating_sub(timestamp_ns / 1_000_000_000),
+        release: labels.release.to_string(),
+        group: labels.group.to_string(),
+        ids: ids.clone(),
     }
 }
 
@@ -365,7 +411,7 @@ mod tests {
         let mut history = History::default();
         history.record(&Reading::default());
         history.record(&Reading::default());
-        View::new("node-a", &history, reading, probes, 0)
+        View::new("node-a", &history, reading, (probes, &[]), 0)
     }
 
     #[test]
