@@ -79,6 +79,7 @@ fn the_example_has_every_key_that_the_parser_knows_and_no_other() {
         ("join.", "join: { QQQQ: 1 }"),
         ("discover.", "discover: { QQQQ: 1 }"),
         ("ratio.", "ratio: { QQQQ: 1 }"),
+        ("page.", "page: { QQQQ: 1 }"),
         ("services[].", "services: [{ QQQQ: 1 }]"),
         ("services[].match.", "services: [{ match: { QQQQ: 1 } }]"),
         ("services[].request.", "services: [{ request: { QQQQ: 1 } }]"),
