@@ -3,9 +3,10 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tracer_user::demo::{
@@ -16,6 +17,9 @@ use tracer_user::demo::{
 
 use crate::site::Site;
 
+/// Requests that may be made beside those that were counted: what they make takes some 35 MB of a ring, at
+/// most, so that a ring of 64 MiB does not overflow however long nobody empties it.
+const MAX_AHEAD: u64 = 10_000;
 /// Items shown for each request.
 const ITEMS: u64 = 10;
 
@@ -68,20 +72,24 @@ impl Load {
         Self { connection, _service: service, _collector: collector, next: 0, made: Made::default() }
     }
 
-    /// Works as fast as the service does until it is told to finish.
+    /// Works as fast as the service does until it is told to finish, and never far ahead of what was counted.
     pub(crate) fn start(site: &Site) -> Running {
         let mut load = Self::new(site);
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
-            let stop = Arc::clone(&stop);
+        let (stop, counted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let thread = thread::spawn({
+            let (stop, counted) = (Arc::clone(&stop), Arc::clone(&counted));
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    load.work(1);
+                    if load.made.requests < counted.load(Ordering::Relaxed) + MAX_AHEAD {
+                        load.work(1);
+                    } else {
+                        thread::sleep(Duration::from_millis(1));
+                    }
                 }
                 load
             }
         });
-        Running { stop, thread }
+        Running { stop, counted, thread }
     }
 
     pub(crate) const fn made(&self) -> &Made {
@@ -141,10 +149,16 @@ impl Load {
 /// A load that goes on by itself.
 pub(crate) struct Running {
     stop: Arc<AtomicBool>,
+    counted: Arc<AtomicU64>,
     thread: JoinHandle<Load>,
 }
 
 impl Running {
+    /// A daemon has counted so many requests by now.
+    pub(crate) fn note_counted(&self, requests: u64) {
+        self.counted.store(requests, Ordering::Relaxed);
+    }
+
     /// Ends it. What it made is settled by then.
     pub(crate) fn finish(self) -> Made {
         self.stop.store(true, Ordering::Relaxed);

@@ -35,10 +35,13 @@ fn killed_twenty_times_under_load_it_counts_everything_exactly_once() {
             daemon.signal(Signal::KILL);
             std::thread::sleep(Duration::from_millis(random() % 100));
             daemon = site.start();
-            site::assert_no_counter_fell(&before, &daemon.scrape());
+            let after = daemon.scrape();
+            site::assert_no_counter_fell(&before, &after);
+            load.note_counted(site::requests_counted(&after));
             continue;
         }
         daemon = site.start();
+        load.note_counted(site::requests_counted(&daemon.scrape()));
     }
     let made = load.finish();
     site::settle(&daemon, &made);

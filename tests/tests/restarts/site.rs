@@ -187,6 +187,12 @@ pub(crate) fn expect(daemon: &Daemon, name: &str, labels: &[(&str, &str)], count
     }
 }
 
+/// Requests that a daemon has counted.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count is a whole number")]
+pub(crate) fn requests_counted(scrape: &Scrape) -> u64 {
+    tests::daemon::sum(scrape, "linktracer_events_total", &[("kind", "request")]) as u64
+}
+
 /// Waits until everything that was made was taken in.
 #[track_caller]
 pub(crate) fn wait_for_events(daemon: &Daemon, made: &Made) {
