@@ -157,6 +157,8 @@ impl Engine {
                 *(if is_exposure { &mut self.pending.exposures } else { &mut self.pending.clicks }) += 1;
             }
         }
+        // Where the windows have become shorter it may be over, and what waits in it has to be judged first.
+        head.alive_until_ns = head.alive_until_ns.max(self.now_ns);
         head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
         self.arena.set_head(handle, &head);
         self.index.insert(head.request, Place::Packed(handle));

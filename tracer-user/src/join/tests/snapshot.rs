@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::domain::RequestOutcome;
 use crate::join::{RestoreError, Snapshot, SnapshotSegment, SnapshotState};
 
 /// The state and the words of its segments.
@@ -94,6 +95,32 @@ proptest! {
         }
         go_on(restore((state, segments)), &events);
     }
+}
+
+/// What waits is judged by the windows of now, though nothing of it would be remembered any more.
+#[test]
+fn what_waits_is_judged_when_the_windows_have_become_shorter() {
+    let mut join = Join::new(JoinConfig::default());
+    let mut outcomes = Vec::new();
+    const SECOND: u64 = 1_000_000_000;
+    for at in 0..20 {
+        join.push(event(Kind::Request, T + at, &format!("r-{at}"), ""), &mut outcomes);
+    }
+    join.heartbeat(&"node-a".into(), T + 20 * SECOND, &mut outcomes);
+    let snapshot = join.snapshot(&mut outcomes);
+    let (exposure_window_ns, click_window_ns) = (SECOND, 2 * SECOND);
+    let shorter = JoinConfig { exposure_window_ns, click_window_ns, ..JoinConfig::default() };
+    let mut join = Join::restore(shorter, snapshot).expect("is sound");
+    assert_eq!(join.pending().requests, 20);
+    outcomes.clear();
+    for at in 0..100 {
+        join.push(event(Kind::Request, T + 21 * SECOND + at, &format!("s-{at}"), ""), &mut outcomes);
+    }
+    join.finish(&mut outcomes);
+    assert!(join.pending().is_empty(), "{:?}", join.pending());
+    let unexposed =
+        |outcome: &&Outcome| matches!(outcome, Outcome::Request { outcome: RequestOutcome::Unexposed, .. });
+    assert_eq!(outcomes.iter().filter(unexposed).count(), 120);
 }
 
 #[test]
