@@ -5,6 +5,7 @@ lints, its schema refuses what it should, every rendered object holds against th
 the kustomize base is what the chart renders. With --write it writes that base anew first.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import yaml
 HERE = Path(__file__).parent
 CHART = HERE / "linktracer"
 BASE = HERE.parent / "kustomize" / "base"
+SECCOMP = HERE.parent / "seccomp" / "linktracer.json"
 
 # The oldest that the chart names, and what came since.
 KUBERNETES = ["1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
@@ -57,6 +59,10 @@ REFUSED = {
     "the chart's own key": ({"config": {"services": CONFIG["services"], "listen": "0.0.0.0:1"}}, "listen"),
     "a capability with its prefix": ({"capabilities": ["CAP_BPF"]}, "capabilities"),
     "every capability": ({"capabilities": ["ALL"]}, "capabilities"),
+    "a profile without its name": ({"seccompProfile": {"type": "Localhost"}}, "localhostProfile"),
+    "a name without its profile": (
+        {"seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "x.json"}}, "seccompProfile",
+    ),
     "a port out of range": ({"port": 70000}, "port"),
 }
 
@@ -130,6 +136,23 @@ def problems_of_kustomizations():
     return problems
 
 
+def problems_of_seccomp():
+    """The profile as container runtimes read it (the field LinuxSeccomp of OCI's runtime-spec): what is not named is
+    refused with EPERM."""
+    profile = json.loads(SECCOMP.read_text())
+    problems = []
+    expected = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": ["SCMP_ARCH_X86_64"]}
+    rest = {key: value for key, value in profile.items() if key != "syscalls"}
+    if rest != expected:
+        problems.append(f"{SECCOMP}: {rest} is not {expected}")
+    for rule in profile["syscalls"]:
+        if rule["action"] != "SCMP_ACT_ALLOW" or set(rule) != {"names", "action"}:
+            problems.append(f"{SECCOMP}: a rule that does something else than to allow by name")
+        if rule["names"] != sorted(set(rule["names"])):
+            problems.append(f"{SECCOMP}: names that are not in order, or there twice")
+    return problems
+
+
 def base_files(chart):
     """What stands in the kustomize base: the configuration as a file of its own, and all other objects."""
     files = chart.render({}, name="linktracer", namespace="linktracer")
@@ -155,7 +178,7 @@ def main(arguments):
         for name, text in base.items():
             if not (BASE / name).exists() or (BASE / name).read_text() != text:
                 problems.append(f"deploy/kustomize/base/{name} is not what the chart renders: cargo xtask deploy --write")
-        problems += problems_of_kustomizations()
+        problems += problems_of_kustomizations() + problems_of_seccomp()
     for problem in problems:
         print(problem)
     print(

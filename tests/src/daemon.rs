@@ -172,6 +172,7 @@ impl Drop for Daemon {
 /// A configuration whose probes stay when a daemon ends; they go when this is dropped.
 pub struct Pinned {
     config: PathBuf,
+    pin_dir: PathBuf,
     settings: String,
 }
 
@@ -180,12 +181,10 @@ impl Pinned {
     pub fn new(scratch: &Path) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let settings = format!(
-            "state_dir: {}\npin_dir: /sys/fs/bpf/linktracer-pinned-{}-{number}\n",
-            scratch.join("state").display(),
-            std::process::id()
-        );
-        Self { config: scratch.join("linktracer.yaml"), settings }
+        let pin_dir = PathBuf::from(format!("/sys/fs/bpf/linktracer-pinned-{}-{number}", std::process::id()));
+        let settings =
+            format!("state_dir: {}\npin_dir: {}\n", scratch.join("state").display(), pin_dir.display());
+        Self { config: scratch.join("linktracer.yaml"), pin_dir, settings }
     }
 
     /// Lines of the configuration.
@@ -198,6 +197,7 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         let output = linktracer(&["detach", "--config", &self.config.to_string_lossy()]);
         assert!(output.status.success(), "{}", printed(&output));
+        fs::remove_dir(&self.pin_dir).expect("nothing is pinned any more");
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use tests::{daemon::Daemon, printed, wait_for};
 use tracer_user::demo::{
     fixture::{Collector, Fixture, ServiceProcess},
@@ -156,4 +157,48 @@ fn a_worker_that_fails_ends_the_process_with_its_reason() {
     let log = fs::read_to_string(log).expect("was written");
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("No space left on device") && log.contains("ingest thread failed"), "{log}");
+}
+
+#[test]
+fn a_configuration_that_is_wrong_at_sighup_changes_nothing_and_is_named() {
+    let fixture = Fixture::unpack().expect("unpacks");
+    let collector = Collector::start().expect("starts");
+    let text = config(&fixture, collector.address());
+    let daemon = Daemon::start(fixture.root(), &text);
+    let service =
+        ServiceProcess::start(&fixture, Target::Main, collector.address(), "write").expect("starts");
+    let mut connection = Connection::open(service.address()).expect("connects");
+    triple(&mut connection, "before");
+    let (successful, time) = (
+        "linktracer_config_last_reload_successful",
+        "linktracer_config_last_reload_success_timestamp_seconds",
+    );
+    let started = daemon.metric(time, &[]);
+    assert_eq!(daemon.metric(successful, &[]), 1.0);
+
+    let file = fixture.root().join("linktracer.yaml");
+    let good = fs::read_to_string(&file).expect("was written by the start");
+    let reload = |text: &str, said: &str| {
+        fs::write(&file, text).expect("is writable");
+        daemon.signal(Signal::HUP);
+        wait_for(said, LIMIT, || daemon.log().contains(said).then_some(()));
+    };
+    reload(
+        &good.replace("click_window: 60s", "click_windw: 60s"),
+        "unknown key; did you mean `click_window`?",
+    );
+    assert!(daemon.log().contains("join.click_windw") && daemon.log().contains("stays in force"));
+    wait_for("the metric says so", LIMIT, || (daemon.metric(successful, &[]) == 0.0).then_some(()));
+    assert_eq!(daemon.metric(time, &[]), started);
+    triple(&mut connection, "with-a-bad-file");
+
+    // Lines that move change nothing.
+    reload(&format!("# a comment\n{good}"), "says what is in force");
+    assert_eq!(daemon.metric(successful, &[]), 1.0);
+    assert!(daemon.metric(time, &[]) > started);
+    let other = good.replace("click_window: 60s", "click_window: 61s").replace("name: demo", "name: other");
+    reload(&other, "changed=\"services, join\"");
+    triple(&mut connection, "with-another-file");
+    expect_triples(&daemon, 3.0);
+    daemon.finish();
 }

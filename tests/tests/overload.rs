@@ -27,6 +27,9 @@ const LANES: usize = 4;
 const ITEMS: usize = 10;
 const REPEAT: usize = 100;
 
+/// The share of exposures whose request was not made.
+const TRUTH: f64 = 0.0;
+
 /// No other service on a machine sends HTTP like this, so its counts are this service's alone.
 const SEND: &str = "sendmmsg";
 
@@ -141,21 +144,33 @@ fn check(name: &str, made: Made, scrape: &Scrape) {
     let connects = hits(scrape, "connect", "ring_full");
     assert_eq!(published, ring_full + requests_full + connects, "{name}");
 
+    // No exposure is without its request in truth, whatever the lost ones make it look like.
+    let ratio = |bound| {
+        sum(scrape, "linktracer_broken_link_ratio", &[("edge", "request_exposure"), ("bound", bound)])
+    };
+    let [lower, point, upper] = ["lower", "point", "upper"].map(ratio);
+    assert!(lower == TRUTH && TRUTH <= point && point <= upper, "{name}: {lower} to {upper}, seen {point}");
+    assert_eq!(sum(scrape, "linktracer_window_trustworthy", &[("service", "flood")]), 0.0, "{name}");
+
     println!(
-        "| {name} | {} | {} | {} | {} | {ring_full} | {requests_full} |",
+        "| {name} | {} | {} | {} | {} | {ring_full} | {requests_full} | {:.1} % | {:.1} % to {:.1} % | {:.1} % |",
         made.exposures,
         events("exposure"),
         made.requests,
         events("request"),
+        100.0 * point,
+        100.0 * lower,
+        100.0 * upper,
+        100.0 * TRUTH,
     );
 }
 
 #[test]
 fn what_is_lost_under_overload_is_counted_to_the_event() {
     println!(
-        "| run | exposures made | received | requests made | received | exposures lost | messages lost |"
+        "| run | exposures made | received | requests made | received | exposures lost | messages lost | broken as seen | bounds | truth |"
     );
-    println!("|---|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");
     for (name, stopped, pause_ms) in

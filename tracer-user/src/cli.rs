@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
                 kernel_log: args.kernel_log,
                 durable: true,
             };
-            Ok(run::run(&config, &options).map(|()| true)?)
+            Ok(run::run(&config, &args.config.file(), &options).map(|()| true)?)
         }),
         Command::Record(args) => configured(&args.config).and_then(|config| {
             let options = run::Options {
@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
                 duration: args.duration,
                 ..run::Options::default()
             };
-            Ok(run::run(&config, &options).map(|()| true)?)
+            Ok(run::run(&config, &args.config.file(), &options).map(|()| true)?)
         }),
         Command::Detach(args) => configured(args).and_then(|config| Ok(detach(&config)?)),
         Command::Check(args) => configured(args).and_then(|config| Ok(check(&config)?)),
@@ -180,12 +180,14 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-fn configured(args: &ConfigArgs) -> Result<Config, Failure> {
-    let mut config = Config::load(&args.config).map_err(Failure::Config)?;
-    if let Some(hooks) = args.hooks {
-        config.hooks = hooks;
+impl ConfigArgs {
+    fn file(&self) -> run::ConfigFile {
+        run::ConfigFile { path: self.config.clone(), hooks: self.hooks }
     }
-    Ok(config)
+}
+
+fn configured(args: &ConfigArgs) -> Result<Config, Failure> {
+    args.file().load().map_err(Failure::Config)
 }
 
 /// Prints the report; true when nothing failed.

@@ -1,4 +1,5 @@
-//! What a person types: `cargo xtask setup`, `demo`, `vm`, `soak`, `simulate`, `lint`, `deploy`, `bench`, `test`.
+//! What a person types: `cargo xtask setup`, `demo`, `vm`, `capabilities`, `fuzz`, `soak`,
+//! `simulate`, `lint`, `deploy`, `bench`, `test`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
@@ -6,10 +7,13 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people at a terminal")]
 
 mod bench;
+mod capabilities;
 mod cargo;
 mod command;
 mod demo;
 mod deploy;
+mod document;
+mod fuzz;
 #[path = "../../tracer-user/build/kernel_side.rs"]
 #[expect(dead_code, reason = "shared with the build script, which uses the rest")]
 mod kernel_side;
@@ -40,6 +44,10 @@ enum Task {
     Demo(demo::Arguments),
     /// Run the demo in a virtual machine, on another kernel
     Vm(vm::Arguments),
+    /// Run the demo without root and without each capability, on each kernel: the table in docs/operations.md
+    Capabilities(capabilities::Arguments),
+    /// Try every reader of foreign bytes on inputs that are made up
+    Fuzz(fuzz::Arguments),
     /// Print how often comparisons, baselines and canary gates are right: the tables of docs/decisions.md
     Simulate,
     /// Formatting and lints, of both sides
@@ -59,6 +67,8 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => demo::main(&arguments).map(|never| match never {}),
         Task::Vm(arguments) => vm::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Capabilities(arguments) => capabilities::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(arguments) => fuzz::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Simulate => simulate::main().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
         Task::Deploy(arguments) => deploy::main(&arguments).map(|()| ExitCode::SUCCESS),

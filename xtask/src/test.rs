@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use crate::{
     cargo,
     command::visibly,
-    deploy, lint,
+    deploy, fuzz, lint,
     machine::Machine,
     setup::{self, EXPR, NGINX, PROMETHEUS, Purpose, short},
     vm,
@@ -145,6 +145,7 @@ fn run(machine: &Machine, arguments: &Arguments) -> Stages {
     }
     stages.run("deploy", ready, || deploy::run(machine, false));
     stages.run("tests", built, || cargo_test(machine, arguments));
+    stages.run("fuzz", ready, || fuzz::briefly(machine));
     if !arguments.native_only {
         stages.run("vm 6.1", built, || vm::check(machine, vm::kernel::DEFAULT));
         stages.run("vm newest", built, || vm::check(machine, vm::kernel::NEWEST));

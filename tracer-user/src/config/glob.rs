@@ -9,6 +9,13 @@ pub struct Pattern {
     matcher: globset::GlobMatcher,
 }
 
+/// Patterns of one text for two kinds of things are two patterns.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.matcher.glob() == other.matcher.glob()
+    }
+}
+
 impl Pattern {
     /// A pattern for paths: `*` stays within one folder, `**` does not.
     pub(crate) fn path(text: &str) -> Result<Self, String> {

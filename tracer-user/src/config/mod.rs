@@ -28,7 +28,7 @@ pub use reader::{ConfigError, Problem};
 pub use sdk_args::{Abi, IdArguments, SdkArgs, UsdtArgument, UsdtArguments};
 
 /// Everything the daemon is told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// `source`: the name of this node. Default: the host's name.
     pub source: String,
@@ -60,7 +60,7 @@ pub struct Config {
 }
 
 /// How processes are found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DiscoverSettings {
     /// `hold_exec`: hold the first exec of a program until its probes are in place. Default: no.
     pub hold_exec: bool,
@@ -100,7 +100,7 @@ impl HookChoice {
 }
 
 /// A named set of processes with its probes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     /// `name`: the value of the label `service`.
     pub name: String,
@@ -123,7 +123,7 @@ pub struct Service {
 }
 
 /// Which processes belong to a service: those for which every given pattern holds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ProcessMatch {
     /// `exe`: path of the executable, as the process itself sees it.
     pub exe: Option<Pattern>,
@@ -145,7 +145,7 @@ pub enum LabelSource {
 }
 
 /// How requests are recognised.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RequestProbe {
     /// `id.header`: the header that carries the request id.
     pub header: Option<String>,
@@ -199,6 +199,14 @@ pub struct SdkProbe {
     pub place: String,
 }
 
+/// Probes are equal wherever they stand in the file.
+impl PartialEq for SdkProbe {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { library, target, args, abi, place: _ } = self;
+        (library, target, args, abi) == (&other.library, &other.target, &other.args, &other.abi)
+    }
+}
+
 /// What of a file a probe is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -218,7 +226,7 @@ impl fmt::Display for Target {
 }
 
 /// The collectors that click reports go to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ReportProbe {
     /// `to`: networks or names, with ports. What goes to any of them is a report.
     pub to: Vec<Collector>,
@@ -296,6 +304,41 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_path_buf(), error })?;
         Self::parse(&text, path)
+    }
+
+    /// The top-level keys whose values are others in `other`.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let Self {
+            source,
+            listen,
+            state_dir,
+            pin_dir,
+            checkpoint_interval,
+            hooks,
+            ring_buffer_size,
+            btf,
+            discover,
+            services,
+            join,
+            ratio,
+            show_ids,
+        } = self;
+        let equal = [
+            ("source", *source == other.source),
+            ("listen", *listen == other.listen),
+            ("state_dir", *state_dir == other.state_dir),
+            ("pin_dir", *pin_dir == other.pin_dir),
+            ("checkpoint_interval", *checkpoint_interval == other.checkpoint_interval),
+            ("hooks", *hooks == other.hooks),
+            ("ring_buffer_size", *ring_buffer_size == other.ring_buffer_size),
+            ("btf", *btf == other.btf),
+            ("discover", *discover == other.discover),
+            ("services", *services == other.services),
+            ("join", *join == other.join),
+            ("ratio", *ratio == other.ratio),
+            ("page", *show_ids == other.show_ids),
+        ];
+        equal.iter().filter(|(_, equal)| !equal).map(|(key, _)| *key).collect()
     }
 
     /// Checks the text of a file; `path` is for messages.

@@ -173,3 +173,18 @@ fn two_services_of_one_name_are_refused() {
     let second = SMALLEST.trim_start_matches("services:\n");
     check_problems(&format!("{SMALLEST}{second}"), &[(5, "services[1]", "second service")]);
 }
+
+#[test]
+fn what_differs_is_named_and_places_do_not_count() {
+    let text = format!("{SMALLEST}    click: {{ symbol: f, args: \"(request_id cstr, item_id cstr)\" }}\n");
+    let config = parse(&text).expect("valid");
+    let differences = |text: &str| config.differences(&parse(text).expect("valid"));
+    assert!(differences(&format!("# a comment\n{text}")).is_empty());
+    assert_eq!(differences(&text.replace("symbol: f", "symbol: g")), ["services"]);
+    assert_eq!(differences(&text.replace("/usr/bin/recommend", "/usr/bin/*")), ["services"]);
+    assert_eq!(differences(&format!("{text}hooks: kprobe\njoin: {{ skew: 1s }}\n")), ["hooks", "join"]);
+    assert_eq!(
+        differences(&format!("{text}ratio: {{ window: 1h }}\nlisten: 127.0.0.1:1\n")),
+        ["listen", "ratio"]
+    );
+}

@@ -1,6 +1,7 @@
 //! The daemon as a child process: the demo starts the same `linktracer run` that anyone would.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     net::{SocketAddr, TcpListener},
     os::unix::process::CommandExt,
@@ -54,6 +55,8 @@ pub struct Setup<'a> {
     pub windows: Windows,
     /// Where the daemon records events, if it does.
     pub record: Option<&'a Path>,
+    /// The words, between spaces, of a command that ends with executing the words after its own.
+    pub within: Option<&'a str>,
 }
 
 impl Setup<'_> {
@@ -118,19 +121,20 @@ impl Daemon {
         fs::write(&config, setup.config(address)).context("write the configuration")?;
         let log_file = File::create(&log).context("create the daemon's log")?;
 
-        let mut command = Command::new(program);
-        command.arg("run").arg("--config").arg(&config);
+        let wrapper = setup.within.unwrap_or_default().split_whitespace().map(OsStr::new);
+        let mut words = wrapper.chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg("run").arg("--config").arg(&config);
         if let Some(record) = setup.record {
             command.arg("--record").arg(record);
         }
-        let child = command
+        command
             // Ctrl-C is for the demo alone, which then stops everything in order.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log_file.try_clone().context("share the daemon's log")?)
-            .stderr(log_file)
-            .spawn()
-            .with_context(|| format!("start {}", program.display()))?;
+            .stderr(log_file);
+        let child = command.spawn().with_context(|| format!("start {}", command.get_program().display()))?;
         Ok(Self { child, address, log })
     }
 

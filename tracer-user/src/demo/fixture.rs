@@ -47,6 +47,8 @@ impl Fixture {
     pub fn unpack() -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("linktracer-demo-")
+            // The daemon may run as another user.
+            .permissions(fs::Permissions::from_mode(0o755))
             .tempdir()
             .context("create a temporary directory")?;
         // Without links in it, so that it is the path under which the kernel knows the files.

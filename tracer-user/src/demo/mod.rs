@@ -100,6 +100,10 @@ pub struct DemoArgs {
     #[arg(long)]
     pub keep: bool,
 
+    /// Starts the daemon by this command, which ends with executing the rest of its words: `setpriv ...`
+    #[arg(long, value_name = "COMMAND")]
+    pub within: Option<String>,
+
     /// Where the daemon publishes its metrics; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
@@ -155,6 +159,7 @@ pub fn run(args: &DemoArgs, max_id_len: usize, out: &mut dyn Write) -> Result<bo
         listen: args.listen,
         windows: WINDOWS,
         record: args.record.as_deref(),
+        within: args.within.as_deref(),
     };
     // First of all: what starts after the capture is seen from its beginning.
     let mut daemon = Daemon::start(&program, &setup)?;

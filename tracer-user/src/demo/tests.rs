@@ -120,6 +120,7 @@ fn the_daemon_takes_the_configuration_that_it_is_given() -> Result<()> {
         listen,
         windows: WINDOWS,
         record: None,
+        within: None,
     };
     let config = Config::parse(&setup.config(listen), "demo.yaml".as_ref())?;
     assert_eq!((config.listen, config.hooks), (listen, HookChoice::Tracepoint));

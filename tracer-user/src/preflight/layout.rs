@@ -41,6 +41,11 @@ pub enum LayoutError {
         "tracefs is not mounted\n  remedy: mount -t tracefs tracefs /sys/kernel/tracing (in a container: mount the host's /sys/kernel/tracing)"
     )]
     NoTracefs,
+    /// This process may not look into tracefs.
+    #[error(
+        "tracefs may not be read: missing CAP_DAC_READ_SEARCH\n  remedy: run as root (sudo linktracer ...), or grant the capability"
+    )]
+    TracefsRefused,
     /// A tracepoint is not there or cannot be read.
     #[error(
         "the tracepoint {name} cannot be read: {error}\n  remedy: run as root, on a kernel built with CONFIG_FTRACE_SYSCALLS=y"
@@ -73,7 +78,10 @@ pub fn read(btf: &Path) -> Result<Offsets, LayoutError> {
     let bad = |error| LayoutError::BadBtf { path: path.to_path_buf(), error };
     let btf = Btf::parse(&bytes).map_err(bad)?;
     let member = |structure: &str, member: &str| btf.offset(structure, member).map_err(bad);
-    let mount = tracefs::mount_point().ok_or(LayoutError::NoTracefs)?;
+    let mount = tracefs::mount_point().map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => LayoutError::TracefsRefused,
+        _ => LayoutError::NoTracefs,
+    })?;
     let field = |category: &str, name: &str, field: &'static str| {
         let full_name = format!("{category}:{name}");
         let format = tracefs::format(mount, category, name)

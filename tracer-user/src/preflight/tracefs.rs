@@ -6,8 +6,19 @@ use std::{fs, io, path::Path};
 const MOUNTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// The mounted tracefs.
-pub fn mount_point() -> Option<&'static Path> {
-    MOUNTS.iter().map(Path::new).find(|mount| mount.join("events").is_dir())
+///
+/// # Errors
+/// It is mounted nowhere; or, as permission denied, this process may not look where it would be.
+pub fn mount_point() -> io::Result<&'static Path> {
+    let mut problem = io::ErrorKind::NotFound.into();
+    for mount in MOUNTS.map(Path::new) {
+        match fs::metadata(mount.join("events")) {
+            Ok(_) => return Ok(mount),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => problem = error,
+            Err(_) => {}
+        }
+    }
+    Err(problem)
 }
 
 /// The format description of a tracepoint.

@@ -45,7 +45,7 @@ use crate::domain::{Counts, Kind, Outcome};
 use crate::join::{Engine, Evicted, Fingerprinter, JoinConfig, JoinEvent, LabelsKey, LabelsTable, Reports};
 use batch::{Batch, MAX_NAMED_REJECTIONS, PieceReader, Recorded};
 use input::{Input, Packing};
-use pieces::Cut;
+use pieces::{Cut, Pieces};
 use progress::Progress;
 
 /// Join recorded events and print what became of them.
@@ -210,6 +210,30 @@ pub fn join_file(
         visit(&outcome.map_labels(|key| Arc::clone(labels.get(key))));
     })?;
     joined.end.map(|()| joined.rejected)
+}
+
+/// The counts of what is read of `input`, in pieces of `piece_bytes` bytes and more, and how it ended, all on the calling
+/// thread. What comes out does not depend on `piece_bytes`, which the fuzz target holds it to.
+pub fn counts_by_pieces(
+    args: &JoinArgs,
+    input: impl Read + Send,
+    piece_bytes: usize,
+) -> (Counts, io::Result<()>) {
+    let mut counts = Counts::default();
+    let mut replay = Replay::new(args);
+    let mut reader = PieceReader::new(Fingerprinter::random());
+    let mut visit = |outcome: &Outcome<LabelsKey>, _: &LabelsTable| counts.apply(outcome);
+    let end = Input::open(input).and_then(|input| {
+        let mut pieces = Pieces::new(input.bytes, piece_bytes);
+        while let Some(piece) = pieces.next_piece().map_err(|cut| cut.error)? {
+            replay.take(&reader.read(&piece), &mut visit);
+        }
+        Ok(())
+    });
+    let rejected = replay.rejected;
+    replay.finish(visit);
+    counts.rejected = rejected;
+    (counts, end)
 }
 
 /// The file, its name for messages, and its length in bytes where it has one.

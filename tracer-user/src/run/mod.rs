@@ -12,6 +12,7 @@ mod losses;
 mod prepare;
 mod privileges;
 mod publish;
+mod reload;
 mod state;
 mod suspicion;
 mod takeover;
@@ -40,6 +41,8 @@ use crate::{
     join::{JoinConfig, Reports},
     preflight,
 };
+pub use reload::ConfigFile;
+use reload::Reload;
 
 /// What the daemon is told beside its configuration.
 #[derive(Debug, Default)]
@@ -56,11 +59,12 @@ pub struct Options {
     pub durable: bool,
 }
 
-/// Runs until SIGTERM, SIGINT or the end of `options.duration`, then takes what is left on the ring.
+/// Runs with `config`, which `file` has, until SIGTERM, SIGINT or the end of `options.duration`, then takes what is left
+/// on the ring.
 ///
 /// # Errors
 /// Something that tracing needs is missing (before anything is attached), or the worker failed.
-pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
+pub fn run(config: &Config, file: &ConfigFile, options: &Options) -> anyhow::Result<()> {
     let mut checks = preflight::run(config);
     if !options.serve {
         checks.retain(|check| check.subject != preflight::LISTEN);
@@ -79,6 +83,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     // Files and the port are open by now, whoever they belong to.
     privileges::keep_for_tracing().context("cannot give up capabilities")?;
     let (worker, status) = prepare::prepare(config, options, recording)?;
+    let reload = Reload::new(file, config, worker.state.publisher.metrics.config_reload.clone());
     let stop = Arc::new(AtomicBool::new(false));
     let (done, worker_done) = oneshot::channel();
     let (caught_up, is_caught_up) = oneshot::channel();
@@ -97,8 +102,8 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     privileges::keep_for_serving().context("cannot give up capabilities")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the HTTP server")?;
-    let result =
-        runtime.block_on(serve(listener, status, is_caught_up, options.duration, &stop, worker_done));
+    let pages = serve(listener, status, is_caught_up, &reload, options.duration, &stop, worker_done);
+    let result = runtime.block_on(pages);
     if handle.join().is_err() && result.is_ok() {
         anyhow::bail!("the ingest thread panicked");
     }
@@ -110,6 +115,7 @@ async fn serve(
     listener: Option<TcpListener>,
     status: Arc<Status>,
     is_caught_up: oneshot::Receiver<()>,
+    reload: &Reload,
     duration: Option<Duration>,
     stop: &AtomicBool,
     mut worker_done: oneshot::Receiver<anyhow::Result<()>>,
@@ -117,6 +123,7 @@ async fn serve(
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     let server = async {
         // Whoever asks earlier waits: after a restart, counts may not seem to have gone back.
         let _ = is_caught_up.await;
@@ -131,13 +138,19 @@ async fn serve(
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(server, time_is_up);
+    let told_again = async {
+        while hangup.recv().await.is_some() {
+            reload.read();
+        }
+    };
+    tokio::pin!(server, time_is_up, told_again);
     let reason = tokio::select! {
         result = &mut worker_done => return result.context("the ingest thread died")?.context("the ingest thread failed"),
         result = &mut server => Err(result.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("the HTTP server ended"))),
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
         () = &mut time_is_up => Ok("end of the duration"),
+        () = &mut told_again => Err(anyhow::anyhow!("cannot wait for SIGHUP any longer")),
     };
     if let Ok(reason) = reason {
         tracing::info!(reason, "finishing: capture goes off, the ring is emptied");

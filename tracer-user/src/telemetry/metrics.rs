@@ -79,12 +79,31 @@ pub struct Metrics {
     horizon: GaugeVec,
     watermark_lag: Gauge,
     clock_step: Gauge,
+    /// What became of the configuration's file when it was last read.
+    pub config_reload: ConfigReload,
     checkpoint: Gauge,
     checkpoint_pause: Histogram,
     /// What could not be kept.
     pub checkpoint_failures: IntCounterVec,
     /// Every counter: all of them outlive the process.
     durable: Vec<IntCounterVec>,
+}
+
+/// What became of the configuration's file when it was last read.
+#[derive(Debug, Clone)]
+pub struct ConfigReload {
+    successful: Gauge,
+    success_time: Gauge,
+}
+
+impl ConfigReload {
+    /// Publishes when it was valid, in seconds since the Unix epoch, or that it was not.
+    pub fn set(&self, valid_at_unix_seconds: Option<f64>) {
+        self.successful.set(if valid_at_unix_seconds.is_some() { 1.0 } else { 0.0 });
+        if let Some(time) = valid_at_unix_seconds {
+            self.success_time.set(time);
+        }
+    }
 }
 
 impl Metrics {
@@ -167,6 +186,10 @@ impl Metrics {
             checkpoint_pause: pause,
             checkpoint_failures: counters(Metric::CheckpointFailures, &["what"])?,
             durable,
+            config_reload: ConfigReload {
+                successful: gauge(Metric::ConfigReloadSuccessful)?,
+                success_time: gauge(Metric::ConfigReloadSuccessTime)?,
+            },
             registry: registry.clone(),
         };
         int_gauges(Metric::BuildInfo, &["version", "commit"])?

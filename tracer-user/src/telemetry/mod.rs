@@ -10,6 +10,6 @@ mod name;
 mod numbers;
 
 pub use kernel::{KernelCollector, loses_events};
-pub use metrics::{Metrics, RECEIVED_DISCARDED, RECEIVED_EVENT, RECEIVED_PROCESS};
+pub use metrics::{ConfigReload, Metrics, RECEIVED_DISCARDED, RECEIVED_EVENT, RECEIVED_PROCESS};
 pub use name::Metric;
 pub use numbers::Numbers;

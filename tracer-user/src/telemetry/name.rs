@@ -71,6 +71,10 @@ pub enum Metric {
     CheckpointPause,
     /// What could not be kept.
     CheckpointFailures,
+    /// Whether the configuration's file was right when it was last read.
+    ConfigReloadSuccessful,
+    /// When it last was.
+    ConfigReloadSuccessTime,
     /// What this is.
     BuildInfo,
     /// Usual CTR, of `linktracer baseline`.
@@ -116,6 +120,8 @@ impl Metric {
         Self::Checkpoint,
         Self::CheckpointPause,
         Self::CheckpointFailures,
+        Self::ConfigReloadSuccessful,
+        Self::ConfigReloadSuccessTime,
         Self::BuildInfo,
         Self::BaselineCtr,
         Self::BaselineHours,
@@ -158,6 +164,8 @@ impl Metric {
             Self::Checkpoint => "linktracer_checkpoint_timestamp_seconds",
             Self::CheckpointPause => "linktracer_checkpoint_pause_seconds",
             Self::CheckpointFailures => "linktracer_checkpoint_failures_total",
+            Self::ConfigReloadSuccessful => "linktracer_config_last_reload_successful",
+            Self::ConfigReloadSuccessTime => "linktracer_config_last_reload_success_timestamp_seconds",
             Self::BuildInfo => "linktracer_build_info",
             Self::BaselineCtr => "linktracer_baseline_ctr",
             Self::BaselineHours => "linktracer_baseline_hours",
@@ -223,6 +231,10 @@ impl Metric {
             Self::Checkpoint => "When the last checkpoint was written, as Unix time; 0 without one.",
             Self::CheckpointPause => "How long the join stood still for a checkpoint.",
             Self::CheckpointFailures => "Checkpoints and journal entries that could not be written.",
+            Self::ConfigReloadSuccessful => {
+                "1 when the configuration was valid when it was last read (at the start, at SIGHUP), else 0."
+            }
+            Self::ConfigReloadSuccessTime => "When it last was valid, as Unix time.",
             Self::BuildInfo => "What this is; always 1.",
             Self::BaselineCtr => {
                 "Quantiles of the CTR that is usual at this hour for a sample of the current size; absent without a baseline."

@@ -38,6 +38,8 @@ pub(crate) enum Purpose {
     /// Compile, trace on this machine, check metrics
     #[value(skip)]
     Native,
+    /// Try every reader of foreign bytes on inputs that are made up
+    Fuzz,
     /// Check the Helm chart, with nothing compiled
     #[value(skip)]
     Deploy,

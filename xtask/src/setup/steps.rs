@@ -84,6 +84,9 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
     if matches!(purpose, Purpose::Deploy | Purpose::Native | Purpose::Test) {
         steps.push(chart_checkers_step());
     }
+    if purpose == Purpose::Fuzz {
+        steps.extend([cpp_compiler(), new_go()]);
+    }
     if matches!(purpose, Purpose::Demo | Purpose::Native | Purpose::Test) {
         steps.extend([tracefs(), bpffs()]);
     }
@@ -94,6 +97,7 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
             old_go(),
             new_go(),
             python(),
+            seccomp(),
             node(),
             java(),
             nginx(),
@@ -291,6 +295,28 @@ fn usdt_header() -> Step {
             pacman: "systemtap",
             apk: "systemtap-dev",
             zypper: "systemtap-sdt-devel",
+        },
+    }
+}
+
+/// The library that container runtimes build filters of system calls with, for Python.
+fn seccomp() -> Step {
+    Step {
+        name: "python3-seccomp",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| {
+            Path::new("/usr/lib/python3/dist-packages").read_dir().is_ok_and(|entries| {
+                entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("seccomp."))
+            })
+        },
+        install: |machine| apt::install(machine, &["python3-seccomp"]).map(|()| "installed".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "python3-seccomp",
+            dnf: "python3-libseccomp",
+            pacman: "libseccomp",
+            apk: "py3-libseccomp",
+            zypper: "python3-seccomp",
         },
     }
 }

@@ -168,7 +168,8 @@ fn judge(statuses: &[Status]) -> Result<()> {
     Ok(())
 }
 
-fn daemon(binary: PathBuf) -> GuestFile {
+/// The daemon as a program of the guest.
+pub(crate) fn daemon(binary: PathBuf) -> GuestFile {
     GuestFile { host: binary, guest: PathBuf::from("/usr/bin/linktracer") }
 }
 

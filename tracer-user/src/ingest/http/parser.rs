@@ -113,6 +113,12 @@ impl Parser {
         matches!(self.state, State::Head { told: false, .. }) || self.scan.is_some()
     }
 
+    /// Has it lost its place? Then the next piece that starts like a message is one, and what is told depends on how the
+    /// stream is cut.
+    pub const fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost)
+    }
+
     /// Bytes that it remembers.
     pub fn remembered_len(&self) -> usize {
         let head = match &self.state {

@@ -47,8 +47,12 @@ fn arm64(name: &str) -> Option<u16> {
         _ => {}
     }
     let digits = name.strip_prefix(['x', 'w'])?;
-    let number: u16 = digits.parse().ok().filter(|_| !digits.starts_with('0') || digits == "0")?;
-    (number <= 30).then_some(number * 8)
+    // `parse` would take a sign.
+    if digits.starts_with(['+', '0']) && digits != "0" {
+        return None;
+    }
+    let number: u16 = digits.parse().ok()?;
+    (number <= 30).then(|| number * 8)
 }
 
 #[cfg(test)]
@@ -68,6 +72,9 @@ mod tests {
         assert_eq!(offset(Machine::Arm64, "w19"), Some(152));
         assert_eq!(offset(Machine::Arm64, "x31"), None);
         assert_eq!(offset(Machine::Arm64, "x01"), None);
+        assert_eq!(offset(Machine::Arm64, "x+5"), None);
+        assert_eq!(offset(Machine::Arm64, "x29611"), None, "eight times that is beyond a u16");
+        assert_eq!(offset(Machine::Arm64, "x0"), Some(0));
         assert_eq!(offset(Machine::Other, "r1"), None);
         assert!(offset(Machine::Arm64, "sp").is_some_and(|offset| usize::from(offset) < MAX_REGISTER_OFFSET));
     }

@@ -1,0 +1,59 @@
+//! The seccomp profile that is deployed: the daemon runs under it, exactly, and what it does not have is refused.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tests::{linktracer, printed};
+
+const PYTHON: &str = "/usr/bin/python3";
+
+/// What executes the rest of a command line under the profile.
+fn within() -> [String; 3] {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path: PathBuf| path.canonicalize().expect("is there").to_str().expect("UTF-8").to_owned();
+    let profile = text(package.join("../deploy/seccomp/linktracer.json"));
+    [PYTHON.to_owned(), text(package.join("fixtures/within_seccomp.py")), profile]
+}
+
+fn run_within(words: &[&str]) -> Output {
+    let [python, loader, profile] = within();
+    Command::new(python).args([loader, profile]).args(words).output().expect("python3 starts")
+}
+
+#[test]
+fn the_demo_is_exact_under_the_profile() {
+    let within = within().join(" ");
+    let recording = tempfile::tempdir().expect("a scratch folder");
+    let recording = recording.path().join("events.jsonl.zst");
+    let recording = recording.to_str().expect("UTF-8");
+    let output = linktracer(&["demo", "--requests=400", "--record", recording, "--within", &within]);
+    assert!(output.status.success(), "{}", printed(&output));
+    assert!(printed(&output).contains("counts equal"), "{}", printed(&output));
+}
+
+#[test]
+fn what_a_tracer_has_no_use_for_is_refused() {
+    // Of these, those that work here without the profile.
+    let forbidden: [&[&str]; 5] = [
+        &["unshare", "--mount", "true"],
+        &["nsenter", "--target", "1", "--mount", "true"],
+        &["chroot", "/", "true"],
+        &["unshare", "--net", "true"],
+        &["keyctl", "show"],
+    ];
+    let mut tried = 0;
+    for words in forbidden {
+        let free = Command::new(words[0]).args(&words[1..]).output();
+        if free.is_ok_and(|output| output.status.success()) {
+            tried += 1;
+            let output = run_within(words);
+            assert!(!output.status.success(), "{words:?}");
+            assert!(printed(&output).contains("Operation not permitted"), "{words:?}: {}", printed(&output));
+        }
+    }
+    assert!(tried >= 2, "which needs root");
+    let allowed = run_within(&["true"]);
+    assert!(allowed.status.success(), "{}", printed(&allowed));
+}
