@@ -3,9 +3,14 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
-use tests::{linktracer, printed};
+use rustix::process::Signal;
+use tests::{
+    daemon::{Daemon, Pinned},
+    linktracer, printed, wait_for,
+};
 
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -31,6 +36,30 @@ fn the_demo_is_exact_under_the_profile() {
     let output = linktracer(&["demo", "--requests=400", "--record", recording, "--within", &within]);
     assert!(output.status.success(), "{}", printed(&output));
     assert!(printed(&output).contains("counts equal"), "{}", printed(&output));
+}
+
+#[test]
+fn state_and_probes_stay_under_the_profile() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let pinned = Pinned::new(scratch.path());
+    let text = format!(
+        "{}checkpoint_interval: 1s\nservices:\n  - name: a\n    match: {{ cmdline: \"*{}*\" }}\n    request: {{ id: {{ header: X-Request-Id }} }}\n",
+        pinned.settings(),
+        scratch.path().display()
+    );
+    let within = within();
+    let within: Vec<&str> = within.iter().map(String::as_str).collect();
+    let daemon = Daemon::start_within(&within, scratch.path(), &text);
+    wait_for("a checkpoint by the way", Duration::from_secs(30), || {
+        (daemon.metric("linktracer_checkpoint_pause_seconds_count", &[]) > 1.0).then_some(())
+    });
+    assert_eq!(daemon.metric("linktracer_checkpoint_failures_total", &[]), 0.0, "{}", daemon.log());
+    daemon.signal(Signal::KILL);
+    drop(daemon);
+    let daemon = Daemon::start_within(&within, scratch.path(), &text);
+    assert!(daemon.log().contains("going on where the last run ended"), "{}", daemon.log());
+    daemon.finish();
+    drop(pinned);
 }
 
 #[test]
