@@ -40,6 +40,11 @@ pub struct Window {
     pub padding: u32,
 }
 
+impl Window {
+    /// None: no socket has the address 0.
+    pub const NONE: Self = Self { sock: 0, start: 0, padding: 0 };
+}
+
 /// Messages that may go on, by process (upper half) and descriptor.
 #[map]
 pub static WINDOWS: LruHashMap<u64, Window> = LruHashMap::with_max_entries(MAX_WINDOWS, 0);

@@ -146,9 +146,9 @@ pub fn capture(hook: Hook, target: u32, descriptor: u64, buffers: Buffers) -> Re
     };
     let wanted = target & TARGET_MESSAGES != 0;
     let is_message = wanted && start == Start::Message;
-    let window = if wanted && !is_message { window(descriptor) } else { None };
+    let window = if wanted && !is_message { window(descriptor) } else { Window::NONE };
     let has_collectors = maps::has_collectors();
-    if start == Start::Other && window.is_none() && !has_collectors {
+    if start == Start::Other && window.sock == 0 && !has_collectors {
         return Err(HitOutcome::Filtered);
     }
     let mut call = Call {
@@ -185,12 +185,11 @@ pub fn capture(hook: Hook, target: u32, descriptor: u64, buffers: Buffers) -> Re
         expect_more(descriptor, &call, more);
         call.end = call.position.wrapping_add(window_len);
     } else {
-        let window = window.filter(|window| position.is_some() && window.sock == call.socket.sock);
-        let start_of_message = window.map(|window| window.start).ok_or(start.outcome())?;
-        if call.position.wrapping_sub(start_of_message) >= window_len {
+        let goes_on = position.is_some() && window.sock != 0 && window.sock == call.socket.sock;
+        if !goes_on || call.position.wrapping_sub(window.start) >= window_len {
             return Err(start.outcome());
         }
-        call.end = start_of_message.wrapping_add(window_len);
+        call.end = window.start.wrapping_add(window_len);
     }
     // SAFETY: a helper without arguments.
     call.timestamp_ns = unsafe { bpf_ktime_get_ns() };
@@ -204,11 +203,12 @@ fn unreadable(descriptor: u64, outcome: HitOutcome) -> HitOutcome {
     if socket::of_descriptor(descriptor, &mut { Socket::NONE }) { outcome } else { HitOutcome::Filtered }
 }
 
-/// The message that may go on, on a descriptor of the current process.
+/// The message that may go on, on a descriptor of the current process. No `Option`: of one without a value,
+/// the compiler reads what nobody has written, which kernels like 5.10 refuse.
 #[inline(always)]
-fn window(descriptor: u64) -> Option<Window> {
+fn window(descriptor: u64) -> Window {
     // SAFETY: the value is plain numbers; one half of another write is another socket's, which is seen.
-    unsafe { WINDOWS.get(window_key(descriptor)) }.copied()
+    unsafe { WINDOWS.get(window_key(descriptor)) }.copied().unwrap_or(Window::NONE)
 }
 
 /// Notes whether the message that the call starts may go on in other calls.
