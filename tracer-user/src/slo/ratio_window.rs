@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::groups::{Explained, Groups};
 
-/// Groups that are told apart, over all keys: about 50 bytes each.
-const MAX_GROUPS: usize = 1 << 20;
+/// Groups that are told apart, over all keys: about 50 bytes each. A service whose every link is broken has one for
+/// each.
+const MAX_GROUPS: usize = 1 << 18;
 
 /// Broken and sound links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
