@@ -47,6 +47,7 @@ VARIANTS = {
         "seccompProfile": {"type": "Localhost", "localhostProfile": "linktracer.json"},
         "extraEnv": [{"name": "LINKTRACER_LOG", "value": "debug"}],
     },
+    "nothing asked of the API": {"kubernetes": {"enabled": False}},
     "an old cluster": {"appArmorProfile": None, "seccompProfile": None},
 }
 
@@ -57,6 +58,7 @@ REFUSED = {
     "the chart's own key": ({"config": {"services": CONFIG["services"], "listen": "0.0.0.0:1"}}, "listen"),
     "a capability with its prefix": ({"capabilities": ["CAP_BPF"]}, "capabilities"),
     "every capability": ({"capabilities": ["ALL"]}, "capabilities"),
+    "a word for yes": ({"kubernetes": {"enabled": "yes"}}, "enabled"),
     "a port out of range": ({"port": 70000}, "port"),
 }
 

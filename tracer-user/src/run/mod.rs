@@ -6,7 +6,9 @@
 
 mod coverage;
 mod expected;
+mod held;
 mod losses;
+mod pods;
 mod privileges;
 mod publish;
 mod suspicion;
@@ -46,7 +48,9 @@ use crate::{
     telemetry::{KernelCollector, Metrics},
 };
 use coverage::Coverage;
+use held::Held;
 use losses::LossMeter;
+use pods::Pods;
 use publish::Publisher;
 use suspicion::Suspicion;
 use worker::Worker;
@@ -124,6 +128,7 @@ fn prepare(
     };
     let metrics = Metrics::new().context("metrics")?;
     let clock = Clock::start()?;
+    let (pods, book) = Pods::start(config, &metrics)?;
     let (mut kernel, channels) = Kernel::load(&settings)?;
     for attached in kernel.hooks() {
         tracing::info!(hook = attached.hook.name(), kind = attached.kind.name(), "attached");
@@ -135,20 +140,17 @@ fn prepare(
     let status = Arc::new(Status::new(&config.source, metrics.registry.clone(), clock::monotonic_ns));
 
     let services: Arc<[_]> = config.services.clone().into();
-    let mut processes = Processes::new(Arc::clone(&services));
+    let mut processes = Processes::new(Arc::clone(&services), book, config.discover.pod_wait);
     let mut coverage = Coverage::new(Arc::clone(&services), kernel.hooks());
     // Processes are followed by now, so none can slip in between this look and the events.
     let running = processes.scan();
     for pid in &running {
-        if let Some(process) = processes.get(*pid) {
-            kernel.trace_process(*pid, target_flags(&services[process.service]))?;
-        }
+        let flags = processes.services_of(*pid).into_iter().map(|service| target_flags(&services[service]));
+        kernel.trace_process(*pid, flags.fold(0, std::ops::BitOr::bitor))?;
     }
     coverage.attach_known_files(&mut kernel, &processes, &metrics, &clock)?;
     for pid in &running {
-        if let Some(process) = processes.get(*pid) {
-            coverage.expect(*pid, process.service, clock.now_ns(), false);
-        }
+        coverage.expect(*pid, &processes.services_of(*pid), clock.now_ns(), false);
     }
     let join = Join::new(join_config(config));
     metrics.state_limit_bytes.set(i64::try_from(config.join.memory_limit).unwrap_or(i64::MAX));
@@ -176,6 +178,8 @@ fn prepare(
         kernel,
         processes,
         coverage,
+        pods,
+        held: Held::default(),
         join,
         recording,
         clock,

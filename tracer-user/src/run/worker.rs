@@ -20,6 +20,8 @@ use tracer_common::counters::Hook;
 
 use super::{
     coverage::Coverage,
+    held::Held,
+    pods::Pods,
     publish::Publisher,
     suspicion::{Change, Suspicion},
 };
@@ -62,6 +64,9 @@ pub(super) struct Worker {
     /// Collectors that the kernel side knows.
     pub(super) collectors: BTreeSet<(Network, u16)>,
     pub(super) coverage: Coverage,
+    pub(super) pods: Pods,
+    /// What waits for pods.
+    pub(super) held: Held,
     pub(super) join: Join,
     pub(super) recording: Option<Recording>,
     pub(super) suspicion: Suspicion,
@@ -94,7 +99,11 @@ impl Worker {
             let now_ns = self.clock.now_ns();
             self.processes.follow_idle(now_ns, self.clock.step_ns());
             let (taken, emptied) = self.drain(&mut out)?;
-            if emptied {
+            self.learn_pods(&mut out)?;
+            if stopping && taken == 0 {
+                self.give_up_waits(&mut out)?;
+            }
+            if emptied && self.held.is_empty() {
                 self.join.heartbeat(&self.source, now_ns, &mut out);
                 self.publisher.count(&mut out);
             }
@@ -113,6 +122,7 @@ impl Worker {
                 self.scan();
             }
             self.kernel.flush_kernel_log();
+            self.pods.publish(&self.processes, &self.publisher.metrics);
             self.publisher.publish(&self.join, &self.processes, &self.coverage, &self.suspicion, now_ns);
             if stopping && taken == 0 {
                 break;
@@ -163,6 +173,10 @@ impl Worker {
             let Some(item) = self.ring.next() else { return Ok((taken, true)) };
             let hook = match decode(&item) {
                 Ok(record) => {
+                    if let Some(wait) = self.interpreter.wait_of(&record, &mut self.processes) {
+                        self.held.hold(wait, record.head.hook, &item);
+                        continue;
+                    }
                     let tell = &mut |reading| self.readings.push(reading);
                     self.interpreter.read(&record, &mut self.processes, tell);
                     record.head.hook
@@ -222,16 +236,24 @@ impl Worker {
         self.publisher.count_reading(hook, &reading);
         match reading {
             Reading::Event(event) => {
-                if let Some(recording) = &mut self.recording {
-                    recording.write(&event)?;
+                if let Some(event) = self.held.pass(event) {
+                    self.take_event(event, out)?;
                 }
-                self.suspect(&event);
-                self.join.push(event, out);
-                self.publisher.count(out);
             }
             Reading::Process { pid, verdict, executed_ns } => self.follow(pid, verdict, executed_ns),
             Reading::Nothing(_) => {}
         }
+        Ok(())
+    }
+
+    /// Takes an event into the join.
+    pub(super) fn take_event(&mut self, event: Event, out: &mut Vec<Outcome>) -> anyhow::Result<()> {
+        if let Some(recording) = &mut self.recording {
+            recording.write(&event)?;
+        }
+        self.suspect(&event);
+        self.join.push(event, out);
+        self.publisher.count(out);
         Ok(())
     }
 
@@ -290,9 +312,12 @@ impl Worker {
     }
 
     /// Has the kernel side capture what the process sends. A full table is counted and no reason to end.
-    fn trace(&mut self, pid: u32) {
-        let Some(process) = self.processes.get(pid) else { return };
-        let flags = target_flags(&self.services[process.service]);
+    pub(super) fn trace(&mut self, pid: u32) {
+        let services = self.processes.services_of(pid);
+        if services.is_empty() {
+            return;
+        }
+        let flags = services.iter().fold(0, |flags, service| flags | target_flags(&self.services[*service]));
         if let Err(error) = self.kernel.trace_process(pid, flags) {
             tracing::error!(%error, pid, "what the process sends is not seen");
             self.publisher.metrics.attach_errors.with_label_values(&["targets_full"]).inc();
@@ -304,10 +329,8 @@ impl Worker {
         match verdict {
             Some(Verdict::Trace) => {
                 self.trace(pid);
-                if let Some(executed_ns) = executed_ns
-                    && let Some(process) = self.processes.get(pid)
-                {
-                    self.coverage.expect(pid, process.service, executed_ns, true);
+                if let Some(executed_ns) = executed_ns {
+                    self.coverage.expect(pid, &self.processes.services_of(pid), executed_ns, true);
                 }
             }
             Some(Verdict::Forget) => self.kernel.forget_process(pid),
@@ -338,9 +361,7 @@ impl Worker {
                 tracing::warn!(pid, "a process of a service was found that no exec record announced");
                 self.coverage.move_horizon("start_missed", now_ns, &mut self.join, &self.publisher.metrics);
             }
-            if let Some(process) = self.processes.get(pid) {
-                self.coverage.expect(pid, process.service, now_ns, false);
-            }
+            self.coverage.expect(pid, &self.processes.services_of(pid), now_ns, false);
         }
     }
 }

@@ -7,13 +7,20 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+#[cfg(test)]
+mod tests;
+mod unsettled;
+
 use super::{
     files,
     identity::{Builds, Identity},
     labels::{LabelBook, OTHER},
+    pods::{Place, PodBook},
     proc,
     releases::ReleaseBook,
 };
+pub use unsettled::{Settled, Settlement};
+use unsettled::{Look, Unsettled};
 use crate::{
     config::{SdkProbe, Service},
     domain::{Labels, Releases},
@@ -41,6 +48,8 @@ pub struct Process {
     /// What they were counted under before this time, in nanoseconds since the Unix epoch.
     earlier: Option<(u64, Arc<Labels>)>,
     followed: Option<Box<Followed>>,
+    /// The wait that will tell what it runs, where that is not known yet.
+    relabelled_by: Option<u64>,
 }
 
 /// What a process says of itself, where that can change while it runs.
@@ -89,25 +98,51 @@ pub struct Processes {
     followed: BTreeSet<u32>,
     next_followed: u32,
     looks_left: u32,
+    /// What Kubernetes says, and the processes that wait for it.
+    unsettled: Unsettled,
 }
 
 /// What is known of one process id.
 struct Entry {
-    /// `None`: looked at, and of no service.
-    process: Option<Process>,
+    member: Member,
     /// Since when it no longer runs.
     ended: Option<Instant>,
 }
 
+/// What a process is.
+#[derive(Debug, Clone)]
+enum Member {
+    /// Of no service.
+    OfNone,
+    /// Of one.
+    Of(Process),
+    /// Of one or none: this wait will tell.
+    Waiting(u64),
+    /// Of one or none, and nobody will ever tell.
+    Unknown,
+}
+
 impl Entry {
-    const fn running(process: Option<Process>) -> Self {
-        Self { process, ended: None }
+    const fn running(member: Member) -> Self {
+        Self { member, ended: None }
+    }
+
+    const fn process(&self) -> Option<&Process> {
+        match &self.member {
+            Member::Of(process) => Some(process),
+            _ => None,
+        }
+    }
+
+    fn running_process(&self) -> Option<&Process> {
+        self.process().filter(|_| self.ended.is_none())
     }
 }
 
 impl Processes {
-    /// An empty table for these services.
-    pub fn new(services: Arc<[Service]>) -> Self {
+    /// An empty table for these services, with what is known of pods. A process waits for what is not for so long at
+    /// most.
+    pub fn new(services: Arc<[Service]>, pods: PodBook, pod_wait: Duration) -> Self {
         Self {
             services,
             labels: LabelBook::default(),
@@ -119,31 +154,28 @@ impl Processes {
             followed: BTreeSet::new(),
             next_followed: 0,
             looks_left: MAX_LOOKS_PER_TURN,
+            unsettled: Unsettled::new(pods, pod_wait),
         }
     }
 
     /// The process, looked at now if that was not done before.
     pub fn get(&mut self, pid: u32) -> Option<&Process> {
-        if !self.table.contains_key(&pid) {
-            let process = self.look_at(pid, None);
-            if process.is_none() || self.note(pid, process) == Verdict::Forget {
-                // What is of no service is noted, too: it was asked for, and may be again at once.
-                self.table.insert(pid, Entry::running(None));
-            }
+        match self.member(pid) {
+            Member::Of(process) => Some(process),
+            _ => None,
         }
-        self.table.get(&pid).and_then(|entry| entry.process.as_ref())
     }
 
-    /// A process replaced its program by the one at `exe`.
-    pub fn on_exec(&mut self, pid: u32, exe: &str) -> Verdict {
-        let process = self.look_at(pid, Some(exe));
-        self.note(pid, process)
+    /// A process replaced its program by the one at `exe`. `cgroup_id` is that of its version 2 cgroup.
+    pub fn on_exec(&mut self, pid: u32, exe: &str, cgroup_id: u64) -> Verdict {
+        let member = self.look_at(pid, Some((exe, cgroup_id)));
+        self.note(pid, member)
     }
 
     /// A process made a child. The child is what its parent is until it replaces its program.
     pub fn on_fork(&mut self, parent: u32, child: u32) -> Verdict {
-        let process = self.get(parent).cloned();
-        self.note(child, process)
+        let member = self.member(parent).clone();
+        self.note(child, member)
     }
 
     /// The main thread of a process ended. `Forget` when no other thread goes on.
@@ -162,14 +194,15 @@ impl Processes {
         let running: HashSet<u32> = proc::process_ids().unwrap_or_default().into_iter().collect();
         self.of_none.retain(|pid| running.contains(pid));
         self.scans = self.scans.wrapping_add(1);
+        self.table.retain(|_, entry| entry.ended.is_some() || !matches!(entry.member, Member::Unknown));
         let due = |pid: &u32| {
             !self.table.contains_key(pid)
                 && (!self.of_none.contains(pid) || pid % SCANS_OF_ALL == self.scans % SCANS_OF_ALL)
         };
         let mut pids: Vec<u32> = running.iter().copied().filter(due).collect();
         pids.retain(|pid| {
-            let process = self.look_at(*pid, None);
-            self.note(*pid, process) == Verdict::Trace
+            let member = self.look_at(*pid, None);
+            self.note(*pid, member) == Verdict::Trace
         });
         pids
     }
@@ -193,6 +226,7 @@ impl Processes {
             (Some(_), true) => false,
             (Some(ended), false) => now.duration_since(ended) < REMEMBER_FOR,
         });
+        self.forget_waits();
         gone.sort_unstable();
         gone.dedup();
         gone
@@ -202,11 +236,9 @@ impl Processes {
     pub fn forget_labels(&mut self) -> Vec<Arc<Labels>> {
         let now = Instant::now();
         let mut running: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for entry in self.table.values().filter(|entry| entry.ended.is_none()) {
-            if let Some(Process { labels, .. }) = &entry.process {
-                self.labels.touch(labels, now);
-                *running.entry((&labels.service, &labels.release)).or_default() += 1;
-            }
+        for Process { labels, .. } in self.table.values().filter_map(Entry::running_process) {
+            self.labels.touch(labels, now);
+            *running.entry((&labels.service, &labels.release)).or_default() += 1;
         }
         self.releases.count(&running, unix_seconds());
         self.labels.forget_gone(now)
@@ -226,7 +258,7 @@ impl Processes {
             return;
         };
         self.next_followed = pid.saturating_add(1);
-        let process = self.table.get(&pid).and_then(|entry| entry.process.as_ref());
+        let process = self.table.get(&pid).and_then(Entry::process);
         if process.is_none_or(|process| process.is_due(now_ns.saturating_sub(IDLE_LOOK_INTERVAL_NS))) {
             self.follow(pid, now_ns, step_ns);
         }
@@ -244,7 +276,7 @@ impl Processes {
     /// nanoseconds since the Unix epoch; `step_ns` is how far the system's clock has moved against it.
     pub fn follow(&mut self, pid: u32, now_ns: u64, step_ns: i64) {
         let running = self.table.get_mut(&pid).filter(|entry| entry.ended.is_none());
-        let Some(process) = running.and_then(|entry| entry.process.as_mut()) else {
+        let Some(Entry { member: Member::Of(process), .. }) = running else {
             self.followed.remove(&pid);
             return;
         };
@@ -269,8 +301,7 @@ impl Processes {
     pub fn count_by_service(&self) -> BTreeMap<usize, usize> {
         let mut counts: BTreeMap<usize, usize> =
             (0..self.services.len()).map(|service| (service, 0)).collect();
-        let running = self.table.values().filter(|entry| entry.ended.is_none());
-        for process in running.filter_map(|entry| entry.process.as_ref()) {
+        for process in self.table.values().filter_map(Entry::running_process) {
             *counts.entry(process.service).or_default() += 1;
         }
         counts
@@ -278,9 +309,8 @@ impl Processes {
 
     /// Ids of the running processes of a service.
     pub fn of_service(&self, service: usize) -> Vec<u32> {
-        let of_service = |entry: &Entry| {
-            entry.ended.is_none() && entry.process.as_ref().is_some_and(|process| process.service == service)
-        };
+        let of_service =
+            |entry: &Entry| entry.running_process().is_some_and(|process| process.service == service);
         self.table.iter().filter(|(_, entry)| of_service(entry)).map(|(pid, _)| *pid).collect()
     }
 
@@ -294,9 +324,32 @@ impl Processes {
         proc::is_running(pid)
     }
 
-    fn look_at(&mut self, pid: u32, exe: Option<&str>) -> Option<Process> {
-        let service = self.services.iter().position(|service| files::matches(service, pid, exe))?;
-        let identity = Identity::read(&self.services[service], pid, &mut self.builds);
+    /// What the process is, looked at now if that was not done before.
+    fn member(&mut self, pid: u32) -> &Member {
+        if !self.table.contains_key(&pid) {
+            let member = self.look_at(pid, None);
+            // What is of no service is noted in the table, too: it was asked for, and may be again at once.
+            if self.note(pid, member) == Verdict::Forget {
+                self.table.insert(pid, Entry::running(Member::OfNone));
+            }
+        }
+        self.table.get(&pid).map_or(&Member::OfNone, |entry| &entry.member)
+    }
+
+    /// `executed`: the program that it replaced its own by, and its cgroup then; it may be gone.
+    fn look_at(&mut self, pid: u32, executed: Option<(&str, u64)>) -> Member {
+        let exe = executed.map(|(exe, _)| exe);
+        let fits = |service: &&Service| files::matches(service, pid, exe);
+        let Some(first) = self.services.iter().position(|service| fits(&service)) else {
+            return Member::OfNone;
+        };
+        let place = self.unsettled.place(pid, executed.map(|(_, cgroup_id)| cgroup_id));
+        let look = Look { pid, first, exe, place };
+        self.look_with_pod(&look)
+    }
+
+    /// A process of a service, under the labels that follow from what it says.
+    fn process(&mut self, service: usize, identity: Identity) -> Process {
         let name = &self.services[service].name;
         let labels = self.labels.labels(name, &identity.release(), &identity.group, Instant::now());
         // What is behind "other" is not one release.
@@ -304,121 +357,25 @@ impl Processes {
             self.releases.note(&labels, identity.facts(), unix_seconds());
         }
         let followed = (!identity.files.is_empty()).then(|| Box::new(Followed { identity, looked_ns: 0 }));
-        Some(Process { service, labels, earlier: None, followed })
+        Process { service, labels, earlier: None, followed, relabelled_by: None }
     }
 
-    /// Keeps a process of a service; of what is of none, only the number.
-    fn note(&mut self, pid: u32, process: Option<Process>) -> Verdict {
-        match process {
-            Some(process) => {
-                if process.followed.is_some() {
-                    self.followed.insert(pid);
-                }
-                self.of_none.remove(&pid);
-                self.table.insert(pid, Entry::running(Some(process)));
-                Verdict::Trace
-            }
-            None => {
-                self.table.remove(&pid);
-                self.of_none.insert(pid);
-                Verdict::Forget
-            }
+    /// Keeps what may be of a service; of what is of none, only the number.
+    fn note(&mut self, pid: u32, member: Member) -> Verdict {
+        if matches!(member, Member::OfNone) {
+            self.table.remove(&pid);
+            self.of_none.insert(pid);
+            return Verdict::Forget;
         }
+        if matches!(&member, Member::Of(process) if process.followed.is_some()) {
+            self.followed.insert(pid);
+        }
+        self.of_none.remove(&pid);
+        self.table.insert(pid, Entry::running(member));
+        Verdict::Trace
     }
 }
 
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{path::Path, process::Command, time::Instant};
-
-    use super::{Processes, REMEMBER_FOR, SCANS_OF_ALL, Verdict};
-    use crate::config::Config;
-
-    fn table(exe: &str) -> Processes {
-        let text = format!(
-            "services: [{{ name: a, match: {{ exe: \"{exe}\" }}, group: \"env:AB_GROUP\", request: {{ id: {{ header: x }} }} }}]"
-        );
-        let config = Config::parse(&text, Path::new("test.yaml")).expect("valid");
-        Processes::new(config.services.into())
-    }
-
-    #[test]
-    fn a_process_is_recognised_with_its_group_and_forgotten_when_it_ends() {
-        let sleep = std::fs::canonicalize("/bin/sleep").expect("every system has it");
-        let mut processes = table(&sleep.to_string_lossy());
-        let mut child = Command::new(&sleep).arg("60").env("AB_GROUP", "treatment").spawn().expect("starts");
-        let pid = child.id();
-        // It counts as started before the kernel has noted where its environment is. The daemon asks
-        // when the exec record says that the program runs, or when the program has done something.
-        while std::fs::read(format!("/proc/{pid}/environ")).expect("is ours").is_empty() {
-            std::thread::yield_now();
-        }
-        let group = processes.get(pid).map(|process| process.labels_at(0).group.to_string());
-        assert_eq!(processes.on_exit(pid), None, "it still runs");
-        child.kill().expect("is ours");
-        // Not waited for yet: a zombie does not run any more.
-        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z")) {
-            std::thread::yield_now();
-        }
-        let verdict = processes.on_exit(pid);
-        child.wait().expect("is ours");
-        assert_eq!(group.as_deref(), Some("treatment"));
-        assert_eq!(verdict, Some(Verdict::Forget));
-        assert_eq!(processes.count_by_service().get(&0), Some(&0));
-    }
-
-    #[test]
-    fn what_a_process_did_last_is_still_its_own_for_a_while_after_its_end() {
-        let this = std::env::current_exe().expect("runs from a file");
-        let mut processes = table(&this.to_string_lossy());
-        let (parent, gone) = (std::process::id(), 4_000_000);
-        assert_eq!(processes.on_fork(parent, gone), Verdict::Trace);
-        let now = Instant::now();
-        assert_eq!(processes.sweep_at(&[gone], now), [gone]);
-        assert!(processes.get(gone).is_some(), "its last records may still come");
-        assert_eq!(processes.count_by_service().get(&0), Some(&1));
-        assert!(processes.sweep_at(&[], now + REMEMBER_FOR).is_empty());
-        assert!(processes.get(gone).is_none());
-    }
-
-    #[test]
-    fn a_child_is_what_its_parent_is() {
-        let this = std::env::current_exe().expect("runs from a file");
-        let mut processes = table(&this.to_string_lossy());
-        let pid = std::process::id();
-        assert_eq!(processes.on_fork(pid, 4_000_000), Verdict::Trace);
-        assert_eq!(processes.get(4_000_000).map(|process| process.service), Some(0));
-    }
-
-    #[test]
-    fn a_process_of_no_service_is_looked_at_again_in_one_of_twelve_scans() {
-        let mut processes = table("/no/such/program");
-        processes.scan();
-        let pid = std::process::id();
-        assert!(processes.of_none.contains(&pid));
-        // Were it to be one by now:
-        let this = std::env::current_exe().expect("runs from a file");
-        processes.services = table(&this.to_string_lossy()).services;
-        let found: Vec<u32> = (0..SCANS_OF_ALL).filter(|_| processes.scan().contains(&pid)).collect();
-        assert_eq!(found.len(), 1);
-        assert!(!processes.of_none.contains(&pid));
-    }
-
-    #[test]
-    fn a_process_of_no_service_is_forgotten() {
-        let mut processes = table("/no/such/program");
-        assert_eq!(processes.on_exec(std::process::id(), "/x"), Verdict::Forget);
-        assert!(processes.get(std::process::id()).is_none());
-        assert!(processes.get(4_000_001).is_none());
-    }
-
-    #[test]
-    fn a_process_that_is_gone_is_recognised_by_the_path_it_executed() {
-        let mut processes = table("/usr/bin/recommend-*");
-        assert_eq!(processes.on_exec(4_000_002, "/usr/bin/recommend-7"), Verdict::Trace);
-    }
 }
