@@ -49,6 +49,23 @@ struct State {
     is_down: bool,
 }
 
+impl State {
+    fn apply(&mut self, mut pod: Value) {
+        self.version += 1;
+        pod["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let name = pod["metadata"]["name"].as_str().expect("a pod has a name").to_owned();
+        let what = if self.pods.insert(name, pod.clone()).is_some() { "MODIFIED" } else { "ADDED" };
+        self.log.push((self.version, what, pod));
+    }
+
+    fn delete(&mut self, name: &str) {
+        self.version += 1;
+        let mut pod = self.pods.remove(name).expect("there is such a pod");
+        pod["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.log.push((self.version, "DELETED", pod));
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -84,14 +101,8 @@ impl ApiServer {
     ///
     /// # Panics
     /// It has no name.
-    pub fn apply(&self, mut pod: Value) {
-        let mut state = self.shared.state();
-        state.version += 1;
-        let version = state.version;
-        pod["metadata"]["resourceVersion"] = json!(version.to_string());
-        let name = pod["metadata"]["name"].as_str().expect("a pod has a name").to_owned();
-        let what = if state.pods.insert(name, pod.clone()).is_some() { "MODIFIED" } else { "ADDED" };
-        state.log.push((version, what, pod));
+    pub fn apply(&self, pod: Value) {
+        self.shared.state().apply(pod);
         self.shared.changed.notify_all();
     }
 
@@ -100,20 +111,24 @@ impl ApiServer {
     /// # Panics
     /// There is none of that name.
     pub fn delete(&self, name: &str) {
-        let mut state = self.shared.state();
-        state.version += 1;
-        let version = state.version;
-        let mut pod = state.pods.remove(name).expect("there is such a pod");
-        pod["metadata"]["resourceVersion"] = json!(version.to_string());
-        state.log.push((version, "DELETED", pod));
+        self.shared.state().delete(name);
         self.shared.changed.notify_all();
     }
 
-    /// Forgets every change until now.
-    pub fn compact(&self) {
+    /// Ends every watch in the middle of a connection, and forgets what changes before there can be another: one pod
+    /// goes, another comes.
+    ///
+    /// # Panics
+    /// There is no pod of the name, or the new one has none.
+    pub fn lapse(&self, gone: &str, new: Value) {
         let mut state = self.shared.state();
+        state.watch_era += 1;
+        state.ends_with_gone = false;
+        state.delete(gone);
+        state.apply(new);
         state.forgotten = state.version;
         state.log.clear();
+        self.shared.changed.notify_all();
     }
 
     /// Ends every watch, in the middle of a connection.
@@ -210,7 +225,8 @@ fn list(state: &mut State, node: &str, from: usize) -> Value {
     let pods: Vec<&Value> = state.pods.values().filter(|pod| is_on(pod, node)).collect();
     let next = (from + PAGE < pods.len()).then(|| (from + PAGE).to_string());
     let items: Vec<&Value> = pods.into_iter().skip(from).take(PAGE).collect();
-    let metadata = json!({ "resourceVersion": state.version.to_string(), "continue": next.unwrap_or_default() });
+    let metadata =
+        json!({ "resourceVersion": state.version.to_string(), "continue": next.unwrap_or_default() });
     json!({ "kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items })
 }
 
@@ -227,6 +243,14 @@ fn watch(writer: &mut TcpStream, shared: &Shared, node: &str, from: u64) -> std:
     )?;
     let mut sent = from;
     loop {
+        // What came after the end is for the next watch.
+        if state.watch_era != era {
+            if state.ends_with_gone {
+                let gone = status(410, "Expired", "too old resource version");
+                chunk(writer, &json!({ "type": "ERROR", "object": gone }))?;
+            }
+            return writer.shutdown(std::net::Shutdown::Both);
+        }
         let new: Vec<(u64, &str, Value)> =
             state.log.iter().filter(|(version, ..)| *version > sent).cloned().collect();
         for (version, what, pod) in new {
@@ -238,13 +262,6 @@ fn watch(writer: &mut TcpStream, shared: &Shared, node: &str, from: u64) -> std:
                 let object = json!({ "kind": "Pod", "apiVersion": "v1", "metadata": metadata });
                 chunk(writer, &json!({ "type": "BOOKMARK", "object": object }))?;
             }
-        }
-        if state.watch_era != era {
-            if state.ends_with_gone {
-                let gone = status(410, "Expired", "too old resource version");
-                chunk(writer, &json!({ "type": "ERROR", "object": gone }))?;
-            }
-            return writer.shutdown(std::net::Shutdown::Both);
         }
         // Now and then, to notice that nobody reads any more.
         state = shared

@@ -4,10 +4,11 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
     Abi, Collector, Config, DEFAULT_BTF, DEFAULT_LISTEN, DEFAULT_STATE_DIR, DEFAULT_SUSPICIOUS_AFTER,
-    Direction, DiscoverSettings, HookChoice, JoinSettings, LabelSource, MAX_MEMORY_LIMIT_BYTES,
-    MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, RatioSettings,
-    ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service, Target,
+    Direction, DiscoverSettings, HookChoice, JoinSettings, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES,
+    MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern, ProcessMatch, RatioSettings, ReportProbe, RequestProbe,
+    SdkArgs, SdkProbe, Service, Target,
     reader::{Fields, Node, Reader},
+    sources::{group_source, release_source},
     units,
 };
 
@@ -395,43 +396,6 @@ fn direction(text: &str) -> Result<Direction, String> {
         .ok_or_else(|| format!("unknown direction \"{text}\"; one of `any`, `request`, `response`"))
 }
 
-fn release_source(text: &str) -> Result<LabelSource, String> {
-    match text.split_once(':') {
-        Some(("file", path)) if path.starts_with('/') => Ok(LabelSource::File(path.to_owned())),
-        Some(("file", path)) => {
-            Err(format!("\"{path}\" is no absolute path; write it like `file:/models/active`"))
-        }
-        None if text == "go_build_info" => Ok(LabelSource::GoBuildInfo),
-        _ => environment(text).or_else(|| pod_source(text)).ok_or_else(|| {
-            format!(
-                "unknown source \"{text}\"; one of `go_build_info`, `env:NAME`, `image_tag`, `image_digest`, `pod_label:NAME`, `file:/PATH`"
-            )
-        }),
-    }
-}
-
-fn group_source(text: &str) -> Result<LabelSource, String> {
-    environment(text).or_else(|| pod_source(text)).ok_or_else(|| {
-        format!("unknown source \"{text}\"; one of `env:NAME`, `pod_label:NAME`, `image_tag`, `image_digest`")
-    })
-}
-
-fn pod_source(text: &str) -> Option<LabelSource> {
-    match text {
-        "image_tag" => Some(LabelSource::ImageTag),
-        "image_digest" => Some(LabelSource::ImageDigest),
-        _ => {
-            let name = text.strip_prefix("pod_label:").filter(|name| !name.is_empty())?;
-            Some(LabelSource::PodLabel(name.to_owned()))
-        }
-    }
-}
-
-fn environment(text: &str) -> Option<LabelSource> {
-    let name = text.strip_prefix("env:").filter(|name| !name.is_empty())?;
-    Some(LabelSource::Environment(name.to_owned()))
-}
-
 /// The node's name where the configuration does not say it: what a pod gets by `fieldRef`, else the host's.
 pub(super) fn node_name() -> String {
     std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(host_name)
@@ -439,7 +403,8 @@ pub(super) fn node_name() -> String {
 
 /// It becomes part of a question to the API.
 fn kubernetes_name(text: &str) -> Result<String, String> {
-    let is_name = text.len() <= 253 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+    let is_name =
+        text.len() <= 253 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
     if is_name {
         Ok(text.to_owned())
     } else {

@@ -9,6 +9,7 @@ mod fields;
 mod glob;
 mod reader;
 mod sdk_args;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod units;

@@ -117,12 +117,13 @@ impl Identity {
             self.image = Some(short(full_name(image)));
         }
         if let Fact::Is(labels) = pod.labels {
-            let asked_for = self.release_answers.iter().chain(&self.group_answer).filter_map(|answer| match answer {
-                Answer::OfPod(LabelSource::PodLabel(name)) => {
-                    Some((short(name.clone()), short(labels.get(name)?.clone())))
-                }
-                _ => None,
-            });
+            let asked_for =
+                self.release_answers.iter().chain(&self.group_answer).filter_map(|answer| match answer {
+                    Answer::OfPod(LabelSource::PodLabel(name)) => {
+                        Some((short(name.clone()), short(labels.get(name)?.clone())))
+                    }
+                    _ => None,
+                });
             self.pod_labels = asked_for.collect();
         }
         is_complete
@@ -252,10 +253,13 @@ fn short(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::Path, process};
+    use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, process};
 
     use super::{Builds, Identity, short};
-    use crate::{config::Config, discover::pods::PodView};
+    use crate::{
+        config::Config,
+        discover::pods::{Fact, Image, PodView},
+    };
 
     #[test]
     fn a_file_is_part_of_the_release_and_is_followed() {
@@ -284,6 +288,30 @@ mod tests {
         fs::remove_file(&link).expect("is there");
         assert_eq!(identity.follow(process::id(), later(&identity)), None);
         assert_eq!(identity.release(), "tracer-user+model-8", "it keeps its last word");
+    }
+
+    #[test]
+    fn what_kubernetes_says_has_its_place_in_the_order_and_nothing_stands_in_for_it() {
+        let release = |sources: &str, view: &PodView<'_>| {
+            let text = format!(
+                "services: [{{ name: a, match: {{ exe: /a }}, release: [{sources}], group: \"pod_label:track\", report: {{ to: [\"1.2.3.4:5\"] }} }}]"
+            );
+            let service = Config::parse(&text, Path::new("test.yaml")).expect("valid").services.remove(0);
+            let mut identity = Identity::read(&service, process::id(), &mut Builds::default());
+            let is_complete = identity.learn(view);
+            (identity.release(), identity.group.clone(), is_complete)
+        };
+        let image = Image { name: "shop:1.2".into(), resolved: String::new(), id: "shop@sha256:ab".into() };
+        let labels = BTreeMap::from([("track".to_owned(), "canary".to_owned())]);
+        let known = PodView { namespace: Fact::Is("n"), labels: Fact::Is(&labels), image: Fact::Is(&image) };
+        let starting = PodView { image: Fact::NotYet, ..known };
+        let said = |release: &str, is_complete| (release.to_owned(), "canary".to_owned(), is_complete);
+        assert_eq!(release("\"env:CARGO_PKG_NAME\", image_tag", &starting), said("tracer-user", true));
+        assert_eq!(release("\"env:UNUSED\", image_tag", &known), said("1.2", true));
+        assert_eq!(release("\"pod_label:version\", image_digest", &known), said("sha256:ab", true));
+        assert_eq!(release("image_tag, \"env:CARGO_PKG_NAME\"", &starting), said("", false));
+        let absent = (String::from("tracer-user"), String::new(), true);
+        assert_eq!(release("image_tag, \"env:CARGO_PKG_NAME\"", &PodView::ABSENT), absent);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) struct Wait {
     pub(super) is_overdue: bool,
     /// The service is known, and its events are counted under a release that is not.
     pub(super) is_unlabelled: bool,
+    /// Records are held for it.
+    pub(super) has_records: bool,
 }
 
 /// A service that a process may be of.
@@ -83,16 +85,53 @@ fn fits(wanted: &ProcessMatch, view: &PodView<'_>) -> Fact<()> {
         let image = view.image;
         image.filter(|image| pattern.matches(&image.name) || pattern.matches(&image.resolved)).map(drop)
     });
-    let namespace = wanted.namespace.as_ref().map(|pattern| {
-        view.namespace.filter(|namespace| pattern.matches(namespace)).map(drop)
-    });
+    let namespace = wanted
+        .namespace
+        .as_ref()
+        .map(|pattern| view.namespace.filter(|namespace| pattern.matches(namespace)).map(drop));
     let labels = wanted.pod_labels.iter().map(|(name, pattern)| {
-        let has = |labels: &&BTreeMap<String, String>| {
-            labels.get(name).is_some_and(|value| pattern.matches(value))
-        };
+        let has =
+            |labels: &&BTreeMap<String, String>| labels.get(name).is_some_and(|value| pattern.matches(value));
         view.labels.filter(has).map(drop)
     });
     let all: Vec<Fact<()>> = image.into_iter().chain(namespace).chain(labels).collect();
     // One that does not fit decides, whatever the others are.
     [Fact::Absent, Fact::NotYet].into_iter().find(|fact| all.contains(fact)).unwrap_or(Fact::Is(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use super::fits;
+    use crate::{
+        config::Config,
+        discover::pods::{Fact, Image, PodView},
+    };
+
+    #[track_caller]
+    fn check(wanted: &str, view: &PodView<'_>, expected: Fact<()>) {
+        let text =
+            format!("services: [{{ name: a, match: {{ {wanted} }}, request: {{ id: {{ header: x }} }} }}]");
+        let config = Config::parse(&text, Path::new("test.yaml")).expect("valid");
+        assert_eq!(fits(&config.services[0].processes, view), expected, "{wanted}");
+    }
+
+    #[test]
+    fn what_does_not_fit_decides_before_what_is_not_known() {
+        let image = Image { name: "shop:1".into(), resolved: "docker.io/shop:1".into(), id: String::new() };
+        let labels = BTreeMap::from([("app".to_owned(), "a".to_owned())]);
+        let known =
+            PodView { namespace: Fact::Is("shop"), labels: Fact::Is(&labels), image: Fact::Is(&image) };
+        check("exe: /a", &PodView::NOT_YET, Fact::Is(()));
+        check("namespace: sh*, image: \"docker.io/*\", pod_labels: { app: a }", &known, Fact::Is(()));
+        check("image: \"shop:*\"", &known, Fact::Is(()));
+        check("image: \"other:*\"", &known, Fact::Absent);
+        check("pod_labels: { app: a, tier: x }", &known, Fact::Absent);
+        check("namespace: shop", &PodView::ABSENT, Fact::Absent);
+        let starting = PodView { image: Fact::NotYet, ..known };
+        check("namespace: shop, image: \"shop:1\"", &starting, Fact::NotYet);
+        check("namespace: other, image: \"shop:1\"", &starting, Fact::Absent);
+        check("namespace: shop", &starting, Fact::Is(()));
+    }
 }

@@ -216,8 +216,10 @@ impl Interpreter {
                 if let Some(process) = processes.get(pid) {
                     return self.read_held(record, process, tell);
                 }
-                let is_unknown = processes.is_unknown(pid, probe_of(record));
-                Reading::Nothing(if is_unknown { Reason::PodUnknown } else { Reason::NotTraced })
+                if processes.is_unknown(pid, probe_of(record)) {
+                    return lose(record, tell);
+                }
+                Reading::Nothing(Reason::NotTraced)
             }
             Body::Exec { path } => {
                 let cgroup_id = record.head.cgroup_id;
@@ -235,13 +237,7 @@ impl Interpreter {
     }
 
     /// Each message of which a piece of a stream is the end of what has to be known.
-    fn messages(
-        &mut self,
-        head: &Head,
-        send: &Send<'_>,
-        process: &Process,
-        tell: &mut dyn FnMut(Reading),
-    ) {
+    fn messages(&mut self, head: &Head, send: &Send<'_>, process: &Process, tell: &mut dyn FnMut(Reading)) {
         let Some(wanted) = &self.services[process.service].request else {
             return tell(Reading::Nothing(Reason::NotConfigured));
         };
@@ -304,6 +300,18 @@ struct Content {
     request_id: Box<str>,
     item_id: Box<str>,
     peer: Option<SocketAddr>,
+}
+
+/// Tells that a record is lost because nobody knows what its process is: as often as there can be events in it.
+pub fn lose(record: &Record<'_>, tell: &mut dyn FnMut(Reading)) {
+    let count = match &record.body {
+        // Each message has this once, in its first line.
+        Body::Send(send) => memchr::memmem::find_iter(send.payload, "HTTP/1.").count(),
+        _ => 1,
+    };
+    for _ in 0..count.max(1) {
+        tell(Reading::Nothing(Reason::PodUnknown));
+    }
 }
 
 fn sdk_call(hook: Hook, request_id: &[u8], item_id: &[u8]) -> Result<Content, Reason> {
@@ -414,6 +422,19 @@ mod tests {
         assert!(matches!(readings.as_slice(), [Reading::Event(event)] if event.kind == Kind::Report));
         let body = Body::Connect { peer: "127.0.0.1:10".parse().ok() };
         check_nothing(Hook::Connect, 0, body, Reason::NotACollector);
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_by_message() {
+        let count = |body| {
+            let mut told = 0;
+            super::lose(&record(Hook::Write, 0, body), &mut |_| told += 1);
+            told
+        };
+        let message = b"HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\n\r\n";
+        assert_eq!(count(send(&message.repeat(3), false)), 3);
+        assert_eq!(count(send(b"the rest of a body", false)), 1);
+        assert_eq!(count(Body::Sdk { request_id: b"HTTP/1.HTTP/1.", item_id: b"" }), 1);
     }
 
     #[test]

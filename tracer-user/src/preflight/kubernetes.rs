@@ -73,7 +73,9 @@ fn answer(api: Api, node: &str) -> Check {
 
 const fn remedy(failure: &Failure) -> &'static str {
     match failure.reason {
-        Reason::Refused => "let its service account get, list and watch pods, as deploy/kustomize/base/objects.yaml does",
+        Reason::Refused => {
+            "let its service account get, list and watch pods, as deploy/kustomize/base/objects.yaml does"
+        }
         Reason::Configuration => "correct what KUBECONFIG names, or the service account's token",
         Reason::Unreachable | Reason::Expired | Reason::Unreadable | Reason::Silent => {
             "look why the API server cannot be reached from this node"

@@ -181,7 +181,8 @@ impl Coverage {
             self.tls.expect(pid, started_ns);
         }
         for service in services {
-            let missing: Vec<_> = sdk_probes(&self.services[*service]).map(|(function, _)| function).collect();
+            let missing: Vec<_> =
+                sdk_probes(&self.services[*service]).map(|(function, _)| function).collect();
             if !missing.is_empty() {
                 self.expected.add(Expected::new(pid, *service, missing, started_ns, seen));
             }

@@ -119,7 +119,8 @@ impl Held {
 }
 
 fn event_bytes(event: &Event) -> usize {
-    let texts = event.request_id.len() + event.item_id.len() + event.peer.as_ref().map_or(0, |peer| peer.len());
+    let texts =
+        event.request_id.len() + event.item_id.len() + event.peer.as_ref().map_or(0, |peer| peer.len());
     size_of::<Item>() + size_of::<Event>() + texts
 }
 

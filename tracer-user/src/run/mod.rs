@@ -204,6 +204,7 @@ fn prepare(
         ready = worker.coverage.is_complete(),
         "capture is on"
     );
+    worker.coverage.set_pods(worker.pods.state(worker.processes.pods()));
     status.set_probes(worker.coverage.states());
     Ok((worker, status))
 }

@@ -19,7 +19,7 @@ use crate::{
     export::http::ProbeState,
     ingest::{
         decode::decode,
-        interpret::{Reading, Reason},
+        interpret::{Reading, Reason, lose},
     },
     telemetry::Metrics,
 };
@@ -119,9 +119,10 @@ impl Pods {
             None => "the API has not answered yet".to_owned(),
         });
         let (missing, awaited) = match why {
-            Some(why) if book.was_listed() => {
-                (None, Some(format!("the pods of this node are not followed: {why}; those known before are used")))
-            }
+            Some(why) if book.was_listed() => (
+                None,
+                Some(format!("the pods of this node are not followed: {why}; those known before are used")),
+            ),
             Some(why) => (Some(format!("the pods of this node are not known: {why}")), None),
             None => (None, None),
         };
@@ -215,9 +216,10 @@ impl Worker {
                 (Settled::Of(process), Ok(decoded)) => {
                     self.interpreter.read_held(&decoded, &process, &mut |reading| readings.push(reading));
                 }
-                (Settled::Of(_), Err(_)) => readings.push(Reading::Nothing(Reason::Undecodable)),
                 (Settled::OfNone, _) => readings.push(Reading::Nothing(Reason::NotTraced)),
-                (Settled::Unknown, _) => readings.push(Reading::Nothing(Reason::PodUnknown)),
+                (Settled::Unknown, Ok(decoded)) => lose(&decoded, &mut |reading| readings.push(reading)),
+                // It was decoded before.
+                (_, Err(_)) => readings.push(Reading::Nothing(Reason::Undecodable)),
             }
             self.publisher.count_further(record.hook, readings.len().saturating_sub(1));
             for reading in readings {

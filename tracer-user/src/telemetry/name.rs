@@ -242,7 +242,9 @@ impl Metric {
             Self::UnsettledProcesses => {
                 "Running processes of which Kubernetes has not said enough: they wait, or their wait is over."
             }
-            Self::HeldBack => "Records that wait for what Kubernetes says of their process, and events behind them.",
+            Self::HeldBack => {
+                "Records that wait for what Kubernetes says of their process, and events behind them."
+            }
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
             Self::ClockStep => {
                 "How far the system clock was stepped since the start; events are not moved by it."

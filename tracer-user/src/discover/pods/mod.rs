@@ -1,10 +1,11 @@
 //! What Kubernetes knows of the processes of this node: their pod's namespace and labels, their container's image.
 //!
-//! `place` reads from a process's cgroup which container it is in, `watch` follows the node's pods at the API, `book`
-//! keeps them and answers for a place. That something is not known *yet* is an answer of its own here ([`Fact`]):
-//! who waits for it, and for how long, is decided in `waiting`.
+//! `place` reads from a process's cgroup which container it is in, `watch` follows the node's pods at the API
+//! (`object`: what matters of one), `book` keeps them and answers for a place. That something is not known *yet* is an
+//! answer of its own here ([`Fact`]): who waits for it, and for how long, is decided in `waiting`.
 
 mod book;
+mod object;
 mod place;
 mod watch;
 
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub use book::PodBook;
 pub(super) use place::Place;
-pub use watch::{Api, Failure, Reason, News, follow, look, wanted};
+pub use watch::{Api, Failure, News, Reason, follow, look, wanted};
 
 /// A pod of this node, as far as it matters here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,7 +110,8 @@ pub struct PodView<'a> {
 impl PodView<'_> {
     /// It is in none.
     pub const ABSENT: Self = Self { namespace: Fact::Absent, labels: Fact::Absent, image: Fact::Absent };
-    const NOT_YET: Self = Self { namespace: Fact::NotYet, labels: Fact::NotYet, image: Fact::NotYet };
+    /// Nothing is known.
+    pub const NOT_YET: Self = Self { namespace: Fact::NotYet, labels: Fact::NotYet, image: Fact::NotYet };
 }
 
 #[cfg(test)]

@@ -72,7 +72,8 @@ fn pod_in(name: &str) -> Option<String> {
     let uid = &name[at + 3..];
     let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let parts: Vec<&str> = uid.split(['-', '_']).collect();
-    let is_uuid = parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]) && parts.iter().all(|part| hex(part));
+    let is_uuid =
+        parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]) && parts.iter().all(|part| hex(part));
     let is_hash = uid.len() == 32 && hex(uid);
     (is_uuid || is_hash).then(|| uid.replace('_', "-").to_ascii_lowercase())
 }

@@ -19,12 +19,12 @@ use super::{
     proc,
     releases::ReleaseBook,
 };
-pub use unsettled::{Settled, Settlement};
-use unsettled::{Look, Unsettled};
 use crate::{
     config::{SdkProbe, Service},
     domain::{Labels, Releases},
 };
+use unsettled::{Look, Unsettled};
+pub use unsettled::{Settled, Settlement};
 
 /// A process of no service is looked at again in one of so many scans: it can only have become one by an exec that no
 /// record announced, and looking costs tens of microseconds a process.

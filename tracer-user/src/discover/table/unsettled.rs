@@ -96,8 +96,10 @@ impl Processes {
     /// done before. `probe`: the service whose probe it hit, if it was one.
     pub fn wait_of(&mut self, pid: u32, probe: Option<usize>) -> Option<u64> {
         let Member::Waiting(number) = *self.member(pid) else { return None };
-        let wait = self.unsettled.waits.get(&number)?;
-        (!wait.is_overdue && may_be_of(wait, probe)).then_some(number)
+        let wait = self.unsettled.waits.get_mut(&number)?;
+        let is_held = !wait.is_overdue && may_be_of(wait, probe);
+        wait.has_records |= is_held;
+        is_held.then_some(number)
     }
 
     /// Is it, unlike a process of no service, not known what the process is? `probe` as for [`Self::wait_of`].
@@ -117,7 +119,10 @@ impl Processes {
             Some(Member::Of(process)) => vec![process.service],
             Some(Member::Waiting(number)) => {
                 let wait = self.unsettled.waits.get(number);
-                wait.into_iter().flat_map(|wait| &wait.candidates).map(|candidate| candidate.service).collect()
+                wait.into_iter()
+                    .flat_map(|wait| &wait.candidates)
+                    .map(|candidate| candidate.service)
+                    .collect()
             }
             _ => Vec::new(),
         }
@@ -158,6 +163,9 @@ impl Processes {
         let is_due = |wait: &Wait| has_news || !wait.is_overdue && wait.is_over(limit, now);
         let waits = self.unsettled.waits.iter();
         let due: Vec<u64> = waits.filter(|(_, wait)| is_due(wait)).map(|(number, _)| *number).collect();
+        if !due.is_empty() {
+            self.forget_waits();
+        }
         due.into_iter().filter_map(|number| self.settle_one(number, limit, now_ns)).collect()
     }
 
@@ -244,6 +252,7 @@ impl Processes {
             began: Instant::now(),
             is_overdue: false,
             is_unlabelled: false,
+            has_records: false,
         };
         match wait.decide(&services, &self.unsettled.pods) {
             Decision::Of(candidate) => Member::Of(self.process(candidate.service, candidate.identity)),
@@ -262,7 +271,7 @@ impl Processes {
         }
     }
 
-    /// Forgets waits that no process has any more.
+    /// Forgets waits that no process has any more and no record: that of a program which was replaced at once, say.
     pub(super) fn forget_waits(&mut self) {
         let waited_for = |entry: &Entry| match &entry.member {
             Member::Waiting(number) => Some(*number),
@@ -270,7 +279,9 @@ impl Processes {
             Member::OfNone | Member::Unknown => None,
         };
         let needed: BTreeSet<u64> = self.table.values().filter_map(waited_for).collect();
-        self.unsettled.waits.retain(|number, wait| !wait.is_overdue || needed.contains(number));
+        self.unsettled
+            .waits
+            .retain(|number, wait| needed.contains(number) || wait.has_records && !wait.is_overdue);
     }
 }
 
@@ -283,4 +294,142 @@ fn may_be_of(wait: &Wait, probe: Option<usize>) -> bool {
 fn said_namespace(pid: u32) -> Option<String> {
     let said = proc::environment_variable(pid, "POD_NAMESPACE").ok().flatten();
     said.filter(|namespace| !namespace.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, process, sync::Arc, time::Duration, time::Instant};
+
+    use super::{Candidate, Entry, Identity, Member, Place, Processes, Settled, Settlement, Wait};
+    use crate::{
+        config::Config,
+        discover::{
+            Verdict,
+            pods::{Container, Image, News, Pod, PodBook},
+        },
+    };
+
+    /// A number that no process has.
+    const CHILD: u32 = 4_000_010;
+
+    /// A table in which this process waits for its pod, as one of the first service.
+    fn waiting(wanted: &str) -> Processes {
+        let text = format!(
+            "services: [{{ name: a, match: {{ {wanted} }}, release: [image_tag], request: {{ id: {{ header: x }} }} }}, {{ name: b, match: {{ exe: /b }}, request: {{ id: {{ header: x }} }} }}]"
+        );
+        let services: Arc<[_]> = Config::parse(&text, Path::new("test.yaml")).expect("valid").services.into();
+        let mut processes =
+            Processes::new(Arc::clone(&services), PodBook::followed(), Duration::from_secs(3600));
+        let identity = Identity::read(&services[0], process::id(), &mut processes.builds);
+        let wait = Wait {
+            place: Place::Container { pod_uid: Some("u1".into()), container_id: Some("c1".into()) },
+            said: None,
+            candidates: vec![Candidate { service: 0, identity }],
+            began: Instant::now(),
+            is_overdue: false,
+            is_unlabelled: false,
+            has_records: false,
+        };
+        processes.unsettled.waits.insert(0, wait);
+        processes.table.insert(process::id(), Entry::running(Member::Waiting(0)));
+        processes
+    }
+
+    fn pod(namespace: &str, containers: &[&str]) -> News {
+        let image = Image { name: "shop:7".into(), ..Image::default() };
+        let container = |id: &&str| Container { id: (*id).into(), image: image.clone() };
+        News::Applied(Pod {
+            uids: vec!["u1".into()],
+            namespace: namespace.into(),
+            containers: containers.iter().map(container).collect(),
+            ..Pod::default()
+        })
+    }
+
+    #[track_caller]
+    fn only(settlements: Vec<Settlement>) -> Settlement {
+        let [settlement] = <[Settlement; 1]>::try_from(settlements).expect("one is settled");
+        settlement
+    }
+
+    #[test]
+    fn a_process_and_its_child_wait_together_and_are_known_together() {
+        let mut processes = waiting("namespace: shop");
+        let this = process::id();
+        assert_eq!(processes.on_fork(this, CHILD), Verdict::Trace);
+        assert_eq!((processes.wait_of(this, None), processes.wait_of(CHILD, Some(0))), (Some(0), Some(0)));
+        assert_eq!(processes.wait_of(this, Some(1)), None, "it cannot be of that service");
+        assert!(processes.get(this).is_none());
+        assert!(processes.settle(false, 5).is_empty(), "nothing is new");
+        assert!(processes.learn_pods(pod("shop", &[])));
+        assert!(processes.settle(true, 5).is_empty(), "its release is not known");
+        assert!(processes.learn_pods(pod("shop", &["c1"])));
+        let Settlement { wait: 0, mut pids, settled: Settled::Of(of), is_late: false } =
+            only(processes.settle(true, 5))
+        else {
+            panic!("is of the service");
+        };
+        pids.sort_unstable();
+        assert_eq!((pids, &*of.labels_at(0).release), (vec![this, CHILD], "7"));
+        assert_eq!(processes.get(CHILD).map(|process| process.service), Some(0));
+        assert!(processes.unsettled.waits.is_empty());
+    }
+
+    #[test]
+    fn a_process_that_is_of_no_service_is_forgotten() {
+        let mut processes = waiting("namespace: shop");
+        processes.learn_pods(pod("other", &[]));
+        let settlement = only(processes.settle(true, 5));
+        assert!(matches!(settlement.settled, Settled::OfNone) && settlement.pids == [process::id()]);
+        assert!(processes.get(process::id()).is_none() && !processes.is_unknown(process::id(), None));
+    }
+
+    #[test]
+    fn what_is_given_up_is_unknown_until_it_is_known_late() {
+        let mut processes = waiting("namespace: shop");
+        let this = process::id();
+        let settlement = processes.give_up(0, 5).expect("it waited");
+        assert!(matches!(settlement.settled, Settled::Unknown) && !settlement.is_late);
+        assert!(processes.wait_of(this, None).is_none() && processes.is_unknown(this, None));
+        assert!(!processes.is_unknown(this, Some(1)));
+        assert_eq!(processes.count_unsettled(), (0, 1));
+        processes.forget_waits();
+        processes.learn_pods(pod("shop", &["c1"]));
+        let settlement = only(processes.settle(true, 9));
+        assert!(settlement.is_late && matches!(settlement.settled, Settled::Of(_)));
+    }
+
+    #[test]
+    fn a_release_that_is_known_late_holds_from_then_on() {
+        let mut processes = waiting("namespace: shop");
+        let this = process::id();
+        processes.learn_pods(pod("shop", &[]));
+        let settlement = processes.give_up(0, 5).expect("it waited");
+        assert!(matches!(settlement.settled, Settled::Of(_)) && !settlement.is_late);
+        assert_eq!(
+            processes.get(this).map(|process| process.labels_at(7).release.to_string()),
+            Some("".into())
+        );
+        processes.forget_waits();
+        processes.learn_pods(pod("shop", &["c1"]));
+        assert!(!only(processes.settle(true, 9)).is_late, "nothing was lost");
+        let release = |processes: &mut Processes, at_ns| {
+            processes.get(this).map(|process| process.labels_at(at_ns).release.to_string()).expect("is known")
+        };
+        assert_eq!((release(&mut processes, 8), release(&mut processes, 9)), ("".into(), "7".into()));
+        assert!(processes.unsettled.waits.is_empty());
+    }
+
+    #[test]
+    fn one_that_is_gone_was_where_the_last_of_its_cgroup_was() {
+        let mut processes = waiting("namespace: shop, exe: \"/srv/*\"");
+        let place = Place::Container { pod_uid: Some("u1".into()), container_id: Some("c1".into()) };
+        processes.unsettled.places.insert(77, place);
+        processes.learn_pods(pod("shop", &["c1"]));
+        processes.on_exec(CHILD, "/srv/short", 77);
+        assert_eq!(processes.get(CHILD).map(|process| process.service), Some(0));
+        assert_eq!(processes.on_exec(CHILD + 1, "/srv/short", 78), Verdict::Trace);
+        assert!(processes.get(CHILD + 1).is_none() && processes.is_unknown(CHILD + 1, None));
+        assert_eq!(processes.on_exec(CHILD + 2, "/bin/other", 77), Verdict::Forget);
+    }
 }
