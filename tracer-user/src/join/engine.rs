@@ -138,10 +138,7 @@ impl Engine {
             self.pending.buffered[kind] += 1;
             self.reorder.push(event);
             self.pushed += 1;
-            // What the last relief made due is taken first, batch by batch.
-            if self.reorder.bytes() > self.config.memory_limit_bytes / 2
-                && !self.reorder.has_due(self.watermark.get_ns())
-            {
+            if self.reorder.bytes() > self.config.memory_limit_bytes / 2 {
                 self.relieve_buffer();
             }
             if self.pushed >= BATCH / 2 {
