@@ -79,6 +79,8 @@ struct Sighting {
     is_first: bool,
     /// Of an exposure: the place in `exposures` of the one it belongs to.
     exposure: usize,
+    /// Of a click: it follows one in doubt, or repeats one.
+    follows_doubt: bool,
 }
 
 struct Request {
@@ -94,6 +96,7 @@ struct Exposure {
     request_id: Box<str>,
     labels: Arc<Labels>,
     late: bool,
+    follows_doubt: bool,
     /// What it makes of the triple of a click that is linked to it, once that is known.
     triple: Option<TripleOutcome>,
 }
@@ -105,6 +108,7 @@ struct Click {
     process: (Arc<str>, u32),
     labels: Arc<Labels>,
     late: bool,
+    follows_doubt: bool,
     waits_for_exposure: bool,
     waits_for_report: bool,
     /// The exposure that its triple waits for.
@@ -212,7 +216,7 @@ impl Reference {
             Kind::Request => self.take_request(event, late),
             Kind::Exposure => self.take_exposure(event, late),
             Kind::Click => self.take_click(event, late),
-            Kind::Report => self.add_sighting(event, false, 0),
+            Kind::Report => self.add_sighting(event, false, 0, false),
         }
         self.complete();
         // What has no time left to wait is judged at once.
@@ -227,7 +231,7 @@ impl Reference {
             return;
         }
         let is_first = self.first_of(event).is_none();
-        self.add_sighting(event, is_first, 0);
+        self.add_sighting(event, is_first, 0, false);
         if !is_first {
             self.outcomes.push(Outcome::Duplicate { kind: Kind::Request, labels });
         } else {
@@ -243,28 +247,38 @@ impl Reference {
             return;
         }
         if let Some(exposure) = self.first_of(event).map(|first| first.exposure) {
-            self.add_sighting(event, false, exposure);
+            self.add_sighting(event, false, exposure, false);
             self.outcomes.push(Outcome::Duplicate { kind: Kind::Exposure, labels });
         } else {
-            self.add_sighting(event, true, self.exposures.len());
+            let follows_doubt = self.last_before(event).is_some_and(|last| {
+                let first = &self.exposures[last.exposure];
+                first.follows_doubt || self.is_in_doubt(Kind::Exposure, first.at)
+            });
+            self.add_sighting(event, true, self.exposures.len(), false);
             let (at, request_id) = (Time::from(event.timestamp_ns), event.request_id.clone());
-            self.exposures.push(Exposure { at, request_id, labels, late, triple: None });
+            self.exposures.push(Exposure { at, request_id, labels, late, follows_doubt, triple: None });
         }
     }
 
     fn take_click(&mut self, event: &Event, late: bool) {
         let labels = Arc::clone(&event.labels);
         let has_ids = !event.request_id.is_empty() && !event.item_id.is_empty();
+        let mut follows_doubt = false;
         if !has_ids {
             let at = event.timestamp_ns.into();
             self.link(Edge::ExposureClick, at, LinkOutcome::MissingId, None, Arc::clone(&labels));
             self.triple(at, TripleOutcome::Broken, Arc::clone(&labels));
-        } else if self.first_of(event).is_some() {
-            self.add_sighting(event, false, 0);
+        } else if let Some(first) = self.first_of(event) {
+            let is_doubtful = first.follows_doubt || self.is_in_doubt(Kind::Click, first.at);
+            self.add_sighting(event, false, 0, is_doubtful);
             self.outcomes.push(Outcome::Duplicate { kind: Kind::Click, labels });
             return;
         } else {
-            self.add_sighting(event, true, 0);
+            let from = Time::from(event.timestamp_ns) - Time::from(self.config.click_window_ns);
+            follows_doubt = self.of_pair(event).any(|sighting| {
+                !sighting.is_first && sighting.follows_doubt && sighting.at >= from
+            });
+            self.add_sighting(event, true, 0, follows_doubt);
         }
         self.clicks.push(Click {
             at: Time::from(event.timestamp_ns),
@@ -272,6 +286,7 @@ impl Reference {
             item_id: event.item_id.clone(),
             process: (Arc::clone(&event.source), event.pid),
             late,
+            follows_doubt,
             waits_for_exposure: has_ids,
             waits_for_report: match &self.config.reports {
                 Reports::All => true,
@@ -290,19 +305,31 @@ impl Reference {
             _ => self.config.click_window_ns,
         };
         let firsts = || {
-            self.sightings.iter().filter(|sighting| {
-                sighting.is_first
-                    && sighting.kind == event.kind
-                    && sighting.request_id == event.request_id
-                    && sighting.item_id == event.item_id
-                    && (sighting.at - at).abs() <= Time::from(window)
-            })
+            let firsts = self.of_pair(event).filter(|sighting| sighting.is_first);
+            firsts.filter(|sighting| (sighting.at - at).abs() <= Time::from(window))
         };
         let before = firsts().filter(|first| first.at <= at).max_by_key(|first| first.at);
         before.or_else(|| firsts().filter(|first| first.at > at).min_by_key(|first| first.at))
     }
 
-    fn add_sighting(&mut self, event: &Event, is_first: bool, exposure: usize) {
+    /// The last sighting of the kind and ids of this event, at most the click window before it.
+    fn last_before(&self, event: &Event) -> Option<&Sighting> {
+        let at = Time::from(event.timestamp_ns);
+        let window = at - Time::from(self.config.click_window_ns)..=at;
+        self.of_pair(event)
+            .filter(|sighting| window.contains(&sighting.at))
+            .max_by_key(|sighting| sighting.at)
+    }
+
+    fn of_pair(&self, event: &Event) -> impl Iterator<Item = &Sighting> {
+        self.sightings.iter().filter(|sighting| {
+            sighting.kind == event.kind
+                && sighting.request_id == event.request_id
+                && sighting.item_id == event.item_id
+        })
+    }
+
+    fn add_sighting(&mut self, event: &Event, is_first: bool, exposure: usize, follows_doubt: bool) {
         self.sightings.push(Sighting {
             kind: event.kind,
             at: Time::from(event.timestamp_ns),
@@ -311,6 +338,7 @@ impl Reference {
             process: (Arc::clone(&event.source), event.pid),
             is_first,
             exposure,
+            follows_doubt,
         });
     }
 
@@ -403,14 +431,15 @@ impl Reference {
         }
         for index in 0..self.clicks.len() {
             let click = &self.clicks[index];
-            let (at, labels, late) = (click.at, Arc::clone(&click.labels), click.late);
+            let (at, labels) = (click.at, Arc::clone(&click.labels));
+            let cannot_break = click.late || click.follows_doubt;
             let report_deadline = click.at + Time::from(self.config.report_window_ns);
             if click.waits_for_exposure && click.at + self.skew() <= moment {
                 self.judge_click(index);
             }
             if self.clicks[index].waits_for_report && report_deadline <= moment {
                 self.clicks[index].waits_for_report = false;
-                if !late && !self.is_in_doubt(Kind::Click, at) {
+                if !cannot_break && !self.is_in_doubt(Kind::Click, at) {
                     self.link(Edge::ClickReport, at, LinkOutcome::Unreported, None, labels);
                 }
             }
@@ -419,7 +448,7 @@ impl Reference {
     }
 
     fn judge_exposure(&mut self, index: usize) {
-        let Exposure { at, ref labels, late, .. } = self.exposures[index];
+        let Exposure { at, ref labels, late, follows_doubt, .. } = self.exposures[index];
         let labels = Arc::clone(labels);
         let looked_back_to = at - Time::from(self.config.exposure_window_ns);
         if late {
@@ -427,6 +456,7 @@ impl Reference {
             self.exposures[index].triple = Some(TripleOutcome::Unseen);
         } else if self.is_before_horizon(Kind::Request, looked_back_to)
             || self.is_in_doubt(Kind::Exposure, at)
+            || follows_doubt
         {
             self.link(Edge::RequestExposure, at, LinkOutcome::Unseen, None, labels);
             self.exposures[index].triple = Some(TripleOutcome::Unseen);
@@ -452,8 +482,9 @@ impl Reference {
             self.outcomes.push(Outcome::LateWithoutOutcome { kind: Kind::Click, labels });
             return;
         }
-        let is_unseen =
-            self.is_before_horizon(Kind::Exposure, looked_back_to) || self.is_in_doubt(Kind::Click, click.at);
+        let is_unseen = self.is_before_horizon(Kind::Exposure, looked_back_to)
+            || self.is_in_doubt(Kind::Click, click.at)
+            || click.follows_doubt;
         let (outcome, triple) = if is_unseen {
             (LinkOutcome::Unseen, TripleOutcome::Unseen)
         } else if another_item {
@@ -467,7 +498,8 @@ impl Reference {
 
     fn release_triples(&mut self) {
         for index in 0..self.clicks.len() {
-            let is_in_doubt = self.is_in_doubt(Kind::Click, self.clicks[index].at);
+            let is_in_doubt =
+                self.clicks[index].follows_doubt || self.is_in_doubt(Kind::Click, self.clicks[index].at);
             let click = &mut self.clicks[index];
             if let Some(exposure) = click.triple_waits_for
                 && let Some(outcome) = self.exposures[exposure].triple
@@ -487,7 +519,7 @@ impl Reference {
     fn evict(&mut self, until: Time) {
         let matters = |sighting: &&Sighting| match sighting.kind {
             Kind::Request | Kind::Exposure => true,
-            Kind::Click => sighting.is_first,
+            Kind::Click => sighting.is_first || sighting.follows_doubt,
             Kind::Report => false,
         };
         let mut newest: BTreeMap<Box<str>, Time> = BTreeMap::new();
@@ -519,7 +551,7 @@ impl Reference {
             }
         }
         for index in 0..self.exposures.len() {
-            let Exposure { at, ref request_id, ref labels, late, triple } = self.exposures[index];
+            let Exposure { at, ref request_id, ref labels, late, triple, .. } = self.exposures[index];
             if triple.is_none() && is_evicted(request_id) {
                 let labels = Arc::clone(labels);
                 self.exposures[index].triple = Some(TripleOutcome::Unseen);

@@ -3,6 +3,10 @@
 //! Once the memory of exposures or clicks up to a time was given up, nobody can say of an exposure or a
 //! click that reaches back to that time whether it repeats one of them. It may be completed like any
 //! other, and is never found broken: with all its memory, the join might have called it a duplicate.
+//!
+//! Doubt goes on: whether the next one counts as new depends on which of those before it did. So one that
+//! follows a repetition of a doubtful one within the click window is doubtful as well. That is known of
+//! each one in an open group; what is here goes by time alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +22,12 @@ pub(super) struct Doubts {
 }
 
 impl Doubts {
-    /// An exposure at this time may repeat one that was evicted.
+    /// An exposure at this time may repeat one that was evicted itself.
     pub(super) fn is_exposure_in_doubt(&self, config: &JoinConfig, exposure_ns: u64) -> bool {
         exposure_ns.saturating_sub(config.click_window_ns) < self.exposures_ns
     }
 
-    /// A click at this time may repeat one that was evicted.
+    /// A click at this time may repeat one that was evicted itself.
     pub(super) fn is_click_in_doubt(&self, config: &JoinConfig, click_ns: u64) -> bool {
         click_ns.saturating_sub(config.click_window_ns) < self.clicks_ns
     }

@@ -13,7 +13,7 @@ use super::doubts::Doubts;
 use super::event::{JoinEvent, RequestPrint, SourcePrint};
 use super::evict::Evicted;
 use super::index::{Index, Place};
-use super::open::{Deadlines, Decision, Key, Open, Slab, exposure_link, unlinked_click};
+use super::open::{Deadlines, Decision, Key, Open, Slab, Waiting, exposure_link, unlinked_click};
 use super::packed::arena::{Arena, Handle};
 use super::packed::waits::{Wait, WaitKey};
 use super::pending::Pending;
@@ -138,7 +138,10 @@ impl Engine {
             self.pending.buffered[kind] += 1;
             self.reorder.push(event);
             self.pushed += 1;
-            if self.reorder.bytes() > self.config.memory_limit_bytes / 2 {
+            // What the last relief made due is taken first, batch by batch.
+            if self.reorder.bytes() > self.config.memory_limit_bytes / 2
+                && !self.reorder.has_due(self.watermark.get_ns())
+            {
                 self.relieve_buffer();
             }
             if self.pushed >= BATCH / 2 {
@@ -387,7 +390,7 @@ impl Engine {
             }
             Kind::Exposure => out.push(exposure_link(LinkOutcome::MissingId, subject, None, labels)),
             Kind::Click | Kind::Report => {
-                self.await_report(event, late, out);
+                self.await_report(event, Waiting { labels, late, follows_doubt: false }, out);
                 unlinked_click(LinkOutcome::MissingId, subject, labels, out);
             }
         }

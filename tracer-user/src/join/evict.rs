@@ -238,7 +238,7 @@ impl Engine {
         see(Tag::Request, group.requests.last_ns());
         see(Tag::ExposureAgain, group.exposures.last_ns());
         for pair in group.pairs.values().filter_map(|key| self.open.pairs.get(*key)) {
-            see(Tag::Click, pair.click_firsts.last_ns());
+            see(Tag::Click, pair.last_click_ns());
         }
         newest
     }

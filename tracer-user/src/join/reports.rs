@@ -58,19 +58,18 @@ impl Engine {
     }
 
     /// A click that is not a duplicate waits for the report that covers it.
-    pub(super) fn await_report(&mut self, click: &JoinEvent, late: bool, out: &mut Vec<Decision>) {
-        if !click.wants_report {
+    pub(super) fn await_report(&mut self, event: &JoinEvent, click: Waiting, out: &mut Vec<Decision>) {
+        if !event.wants_report {
             return;
         }
-        let JoinEvent { timestamp_ns, source, pid, labels, .. } = *click;
+        let JoinEvent { timestamp_ns, source, pid, labels, .. } = *event;
         let deadline_ns = timestamp_ns.saturating_add(self.config.report_window_ns);
         let process_key = self.process((source, pid), deadline_ns);
         let Some(process) = self.processes.get_mut(process_key) else { return };
         if process.reports.any_in(timestamp_ns, deadline_ns) {
             out.push(link(LinkOutcome::Reported, Subject::at(timestamp_ns), labels));
         } else if deadline_ns >= self.now_ns {
-            self.processes_held_bytes +=
-                process.waiting_clicks.insert(timestamp_ns, Waiting { labels, late });
+            self.processes_held_bytes += process.waiting_clicks.insert(timestamp_ns, click);
             self.deadlines.report.push(deadline_ns, process_key);
             self.note_deadline(deadline_ns);
             self.pending.click_reports += 1;
@@ -82,9 +81,11 @@ impl Engine {
         let window_ns = self.config.report_window_ns;
         let is_due = |timestamp_ns: u64| until.is_due(timestamp_ns.saturating_add(window_ns));
         let Some(process) = self.processes.get_mut(process_key) else { return };
-        while let Some((click_ns, Waiting { labels, late })) = process.waiting_clicks.pop_if(is_due) {
+        while let Some((click_ns, Waiting { labels, late, follows_doubt })) =
+            process.waiting_clicks.pop_if(is_due)
+        {
             self.pending.click_reports -= 1;
-            if !late && !self.doubts.is_click_in_doubt(&self.config, click_ns) {
+            if !late && !follows_doubt && !self.doubts.is_click_in_doubt(&self.config, click_ns) {
                 out.push(link(LinkOutcome::Unreported, click_of_process(click_ns, process.id), labels));
             }
         }

@@ -2,7 +2,9 @@
 
 use super::{Decision, Engine, Fate, Key, Linked, Pair, Waiting, linked_click};
 use crate::domain::{Edge, Kind, LinkOutcome, Outcome, Subject, TripleOutcome};
-use crate::join::event::{self, JoinEvent, LabelsKey, triple};
+use crate::join::config::JoinConfig;
+use crate::join::doubts::Doubts;
+use crate::join::event::{self, ItemPrint, JoinEvent, LabelsKey, RequestPrint, triple};
 use crate::join::time::Until;
 
 impl Engine {
@@ -18,16 +20,26 @@ impl Engine {
         let is_remembered = !self.is_over(remembered_until_ns);
         let Some(pair_key) = self.open_pair(group_key, item, remembered_until_ns) else { return };
         let Some(pair) = self.open.pairs.get_mut(pair_key) else { return };
-        if pair.click_firsts.near(timestamp_ns, self.config.click_window_ns, 0).is_some() {
+        if let Some((first_ns, follows_doubt)) =
+            pair.click_firsts.near(timestamp_ns, self.config.click_window_ns, 0)
+        {
             out.push(Outcome::Duplicate { kind: Kind::Click, labels });
+            let is_doubtful = *follows_doubt || self.doubts.is_click_in_doubt(&self.config, *first_ns);
+            if is_doubtful && is_remembered {
+                pair.doubtful_repetition_ns = pair.doubtful_repetition_ns.max(Some(timestamp_ns));
+                self.keep_alive(group_key, remembered_until_ns);
+            }
             return;
         }
+        let from_ns = timestamp_ns.saturating_sub(self.config.click_window_ns);
+        let follows_doubt = pair.doubtful_repetition_ns.is_some_and(|click_ns| click_ns >= from_ns);
         if is_remembered {
-            self.open.held_bytes += pair.click_firsts.insert(timestamp_ns, ());
+            self.open.held_bytes += pair.click_firsts.insert(timestamp_ns, follows_doubt);
         }
         self.keep_alive(group_key, remembered_until_ns);
-        self.await_report(event, late, out);
-        self.link_or_wait(group_key, pair_key, timestamp_ns, Waiting { labels, late }, out);
+        let click = Waiting { labels, late, follows_doubt };
+        self.await_report(event, click, out);
+        self.link_or_wait(group_key, pair_key, timestamp_ns, click, out);
     }
 
     /// Looks for the exposure of a new click among the sightings already seen.
@@ -39,7 +51,7 @@ impl Engine {
         click: Waiting,
         out: &mut Vec<Decision>,
     ) {
-        let labels = click.labels;
+        let Waiting { labels, follows_doubt, .. } = click;
         let deadline_ns = click_ns.saturating_add(self.config.skew_ns);
         let from_ns = click_ns.saturating_sub(self.config.click_window_ns);
         let Some(request) = self.open.groups.get(group_key).map(|group| group.request) else { return };
@@ -53,15 +65,14 @@ impl Engine {
             sighting.and_then(|(sighted_ns, opened_ns)| Some((sighted_ns, exposures.get_mut(opened_ns)?)));
         if let Some((sighted_ns, exposure)) = exposure {
             out.push(linked_click(click_ns, sighted_ns, labels));
+            let click = Linked { click_ns, labels, follows_doubt };
             match &mut exposure.fate {
                 Fate::Waiting { clicks, .. } => {
-                    clicks.push(Linked { click_ns, labels });
+                    clicks.push(click);
                     self.pending.triples += 1;
                 }
                 Fate::Known(outcome) => {
-                    let outcome = self.doubts.triple(&self.config, click_ns, *outcome);
-                    let subject = triple(click_ns, request, *item);
-                    out.push(Outcome::Triple { outcome, subject, labels });
+                    out.push(click.triple(&self.doubts, &self.config, request, *item, *outcome));
                 }
             }
         } else if deadline_ns < self.now_ns {
@@ -84,7 +95,7 @@ impl Engine {
         while let Some(pair) = self.open.pairs.get_mut(pair_key)
             && let Some((click_ns, click)) = pair.waiting_clicks.pop_if(is_due)
         {
-            let outcome = if !self.is_click_covered(click_ns) {
+            let outcome = if click.follows_doubt || !self.is_click_covered(click_ns) {
                 LinkOutcome::Unseen
             } else if self.was_another_item_exposed(pair_key, click_ns) {
                 LinkOutcome::Mismatch
@@ -103,7 +114,7 @@ impl Engine {
         &mut self,
         pair_key: Key,
         click_ns: u64,
-        Waiting { labels, late }: Waiting,
+        Waiting { labels, late, .. }: Waiting,
         outcome: LinkOutcome,
         out: &mut Vec<Decision>,
     ) {
@@ -126,6 +137,24 @@ impl Engine {
         let Some(pair) = self.open.pairs.get(pair_key) else { return false };
         let Some(group) = self.open.groups.get(pair.group) else { return false };
         group.exposures.count_in(from_ns, to_ns) > pair.sightings.count_in(from_ns, to_ns)
+    }
+}
+
+impl Linked {
+    /// The click's triple, when its exposure makes this of it.
+    pub(super) fn triple(
+        &self,
+        doubts: &Doubts,
+        config: &JoinConfig,
+        request: RequestPrint,
+        item: ItemPrint,
+        outcome: TripleOutcome,
+    ) -> Decision {
+        let outcome = match doubts.triple(config, self.click_ns, outcome) {
+            TripleOutcome::Broken if self.follows_doubt => TripleOutcome::Unseen,
+            outcome => outcome,
+        };
+        Outcome::Triple { outcome, subject: triple(self.click_ns, request, item), labels: self.labels }
     }
 }
 

@@ -39,7 +39,8 @@ impl Engine {
             group.alive_until_ns = alive_until_ns;
             if head.request_waits() {
                 let deadline_ns = head.base_ns.saturating_add(self.config.exposure_window_ns);
-                group.waiting_request = Some((head.base_ns, Waiting { labels: head.labels, late: false }));
+                let waiting = Waiting { labels: head.labels, late: false, follows_doubt: false };
+                group.waiting_request = Some((head.base_ns, waiting));
                 self.deadlines.request.push(deadline_ns, key);
                 self.note_deadline(deadline_ns);
             }
@@ -58,7 +59,7 @@ impl Engine {
     ) {
         let pair_key = if item.is_missing() { None } else { self.unpack_pair(group_key, item, until_ns) };
         let deadline_ns = timestamp_ns.saturating_add(self.config.skew_ns);
-        let waiting = wait.map(|wait| Waiting { labels: wait.labels, late: false });
+        let waiting = wait.map(|wait| Waiting { labels: wait.labels, late: false, follows_doubt: false });
         if waiting.is_some() {
             self.note_deadline(deadline_ns);
         }
@@ -86,7 +87,8 @@ impl Engine {
                         Fate::Known(TripleOutcome::Unseen)
                     }
                 };
-                *held_bytes += pair.exposures.insert(timestamp_ns, Exposure { sightings: 1, fate });
+                let exposure = Exposure { sightings: 1, follows_doubt: false, fate };
+                *held_bytes += pair.exposures.insert(timestamp_ns, exposure);
             }
             (Tag::ExposureAgain, Some(pair)) => {
                 let opened_ns = pair.exposures.last_ns().unwrap_or(timestamp_ns);
@@ -97,7 +99,7 @@ impl Engine {
                 }
             }
             (Tag::Click | Tag::ClickWaits, Some(pair)) => {
-                *held_bytes += pair.click_firsts.insert(timestamp_ns, ());
+                *held_bytes += pair.click_firsts.insert(timestamp_ns, false);
                 if let (Some(click), Some(pair_key)) = (waiting, pair_key) {
                     *held_bytes += pair.waiting_clicks.insert(timestamp_ns, click);
                     group.waiting_clicks += 1;
@@ -195,7 +197,7 @@ fn packed_entries<'a>(group: &Group, pairs: impl Iterator<Item = &'a Pair>) -> O
     }
     let waiting = match group.waiting_request {
         None => None,
-        Some((timestamp_ns, Waiting { labels, late: false }))
+        Some((timestamp_ns, Waiting { labels, late: false, .. }))
             if at_base.is_some() && timestamp_ns == base_ns =>
         {
             Some(labels)
@@ -209,6 +211,9 @@ fn packed_entries<'a>(group: &Group, pairs: impl Iterator<Item = &'a Pair>) -> O
 
 fn pack_pair(pair: &Pair, entries: &mut Vec<Entry>) -> Option<()> {
     let item = pair.item;
+    if pair.follows_doubt() {
+        return None;
+    }
     // No pair is read further than a packed group could hold.
     if entries.len() + pair.sightings.len().max(pair.exposures.len()) + pair.click_firsts.len()
         > MAX_PACKED_AGAIN + 1
@@ -233,7 +238,7 @@ fn pack_pair(pair: &Pair, entries: &mut Vec<Entry>) -> Option<()> {
         }
     }
     let clicks = pair.click_firsts.iter();
-    entries.extend(clicks.map(|(timestamp_ns, ())| Entry {
+    entries.extend(clicks.map(|(timestamp_ns, _)| Entry {
         timestamp_ns: *timestamp_ns,
         item,
         tag: Tag::Click,

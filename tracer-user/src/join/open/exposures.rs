@@ -1,8 +1,10 @@
 //! An exposure of an open group, from its arrival until its request is known or known to be missing.
 
-use super::{Decision, Engine, Exposure, Fate, Key, Linked, Pair, Waiting, linked_click};
+use super::{Decision, Engine, Exposure, Fate, FollowsDoubt, Key, Linked, Pair, Waiting, linked_click};
 use crate::domain::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
-use crate::join::event::{JoinEvent, LabelsKey, triple, unlinked_exposure};
+use crate::join::config::JoinConfig;
+use crate::join::doubts::Doubts;
+use crate::join::event::{JoinEvent, LabelsKey, unlinked_exposure};
 use crate::join::time::Until;
 
 impl Engine {
@@ -30,12 +32,13 @@ impl Engine {
                 *opened_ns
             }
             None => {
-                let event = Waiting { labels, late };
+                let follows_doubt = pair.follows_exposure_in_doubt(&self.doubts, &self.config, timestamp_ns);
+                let event = Waiting { labels, late, follows_doubt };
                 let Some(fate) = self.open_exposure(group_key, pair_key, timestamp_ns, event, out) else {
                     return;
                 };
                 if is_remembered && let Some(pair) = self.open.pairs.get_mut(pair_key) {
-                    let exposure = Exposure { sightings: 0, fate };
+                    let exposure = Exposure { sightings: 0, follows_doubt, fate };
                     self.open.held_bytes += pair.exposures.insert(timestamp_ns, exposure);
                 }
                 timestamp_ns
@@ -127,18 +130,17 @@ impl Engine {
             return;
         };
         let mut completed = 0;
-        for (click_ns, Waiting { labels, .. }) in waiting_clicks.drain_in(from_ns, to_ns) {
+        for (click_ns, Waiting { labels, follows_doubt, .. }) in waiting_clicks.drain_in(from_ns, to_ns) {
             completed += 1;
             out.push(linked_click(click_ns, sighted_ns, labels));
+            let click = Linked { click_ns, labels, follows_doubt };
             match &mut exposure.fate {
                 Fate::Waiting { clicks, .. } => {
-                    clicks.push(Linked { click_ns, labels });
+                    clicks.push(click);
                     self.pending.triples += 1;
                 }
                 Fate::Known(outcome) => {
-                    let outcome = self.doubts.triple(&self.config, click_ns, *outcome);
-                    let subject = triple(click_ns, request, *item);
-                    out.push(Outcome::Triple { outcome, subject, labels });
+                    out.push(click.triple(&self.doubts, &self.config, request, *item, *outcome));
                 }
             }
         }
@@ -174,24 +176,39 @@ impl Engine {
         } else {
             (LinkOutcome::Unseen, TripleOutcome::Unseen)
         };
-        let judge = |event: &Waiting| if event.late { TripleOutcome::Unseen } else { triple_outcome };
         let Some(pair) = self.open.pairs.get_mut(pair_key) else { return };
         let (item, group_key) = (pair.item, pair.group);
-        let settled = pair.settle_exposure(timestamp_ns, judge);
+        let settled = pair.settle_exposure(timestamp_ns, |event| {
+            if event.late || event.follows_doubt { TripleOutcome::Unseen } else { triple_outcome }
+        });
         let Some(request) = self.open.groups.get(group_key).map(|group| group.request) else { return };
-        let Some((Waiting { labels, late }, outcome, clicks)) = settled else { return };
+        let Some((Waiting { labels, late, follows_doubt }, outcome, clicks)) = settled else { return };
         self.pending.exposures -= 1;
         self.pending.triples -= clicks.len() as u64;
+        let link = if follows_doubt { LinkOutcome::Unseen } else { link };
         out.push(if late {
             Outcome::LateWithoutOutcome { kind: Kind::Exposure, labels }
         } else {
             exposure_link(link, unlinked_exposure(timestamp_ns, request), None, labels)
         });
-        out.extend(clicks.iter().map(|Linked { click_ns, labels }| Outcome::Triple {
-            outcome: self.doubts.triple(&self.config, *click_ns, outcome),
-            subject: triple(*click_ns, request, item),
-            labels: *labels,
-        }));
+        let triple = |click: &Linked| click.triple(&self.doubts, &self.config, request, item, outcome);
+        out.extend(clicks.iter().map(triple));
+    }
+}
+
+impl Pair {
+    /// Whether a new exposure at this time follows a sighting of one in doubt: which of the two is new is in doubt then.
+    fn follows_exposure_in_doubt(
+        &self,
+        doubts: &Doubts,
+        config: &JoinConfig,
+        timestamp_ns: u64,
+    ) -> FollowsDoubt {
+        let from_ns = timestamp_ns.saturating_sub(config.click_window_ns);
+        self.sightings.latest_in(from_ns, timestamp_ns).is_some_and(|(_, opened_ns)| {
+            doubts.is_exposure_in_doubt(config, *opened_ns)
+                || self.exposures.get(*opened_ns).is_some_and(|exposure| exposure.follows_doubt)
+        })
     }
 }
 

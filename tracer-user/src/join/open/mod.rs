@@ -77,8 +77,10 @@ pub(super) struct Pair {
     pub(super) sightings: Timeline<u64>,
     /// The exposures themselves, each at the time of its first sighting.
     pub(super) exposures: Timeline<Exposure>,
-    /// Clicks that are not duplicates.
-    pub(super) click_firsts: Timeline<()>,
+    /// Clicks that are not duplicates, each with whether it follows one in doubt.
+    pub(super) click_firsts: Timeline<FollowsDoubt>,
+    /// The last click that repeats one in doubt.
+    doubtful_repetition_ns: Option<u64>,
     /// Clicks that wait for their exposure.
     pub(super) waiting_clicks: Timeline<Waiting>,
 }
@@ -89,13 +91,20 @@ pub(super) struct Waiting {
     pub(super) labels: LabelsKey,
     /// It was late, so it can be completed but not found broken.
     pub(super) late: bool,
+    /// Nor can it if this is so.
+    pub(super) follows_doubt: FollowsDoubt,
 }
+
+/// It comes within the click window of a repetition of an exposure or click in doubt, and is not in doubt by its
+/// time alone.
+pub(super) type FollowsDoubt = bool;
 
 /// A click whose triple waits for the exposure.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Linked {
     pub(super) click_ns: u64,
     pub(super) labels: LabelsKey,
+    pub(super) follows_doubt: FollowsDoubt,
 }
 
 /// An exposure that is not a duplicate.
@@ -103,6 +112,7 @@ pub(super) struct Linked {
 pub(super) struct Exposure {
     /// Sightings that belong to it and are not forgotten.
     pub(super) sightings: u64,
+    pub(super) follows_doubt: FollowsDoubt,
     pub(super) fate: Fate,
 }
 
@@ -281,6 +291,7 @@ impl Pair {
             sightings: Timeline::default(),
             exposures: Timeline::default(),
             click_firsts: Timeline::default(),
+            doubtful_repetition_ns: None,
             waiting_clicks: Timeline::default(),
         }
     }
@@ -311,6 +322,19 @@ impl Pair {
             }
         }
         self.click_firsts.forget_before(oldest_ns);
+        self.doubtful_repetition_ns = self.doubtful_repetition_ns.filter(|click_ns| *click_ns >= oldest_ns);
+    }
+
+    /// The last click that is remembered.
+    pub(super) fn last_click_ns(&self) -> Option<u64> {
+        self.click_firsts.last_ns().max(self.doubtful_repetition_ns)
+    }
+
+    /// Whether anything in it is in doubt for another reason than its time.
+    fn follows_doubt(&self) -> bool {
+        self.doubtful_repetition_ns.is_some()
+            || self.exposures.iter().any(|(_, exposure)| exposure.follows_doubt)
+            || self.click_firsts.iter().any(|(_, follows_doubt)| *follows_doubt)
     }
 
     /// Settles the exposure that opened at this time, if it waits. Returns what it was waiting as,

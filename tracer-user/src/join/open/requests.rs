@@ -40,7 +40,8 @@ impl Engine {
             out.push(Outcome::LateWithoutOutcome { kind: Kind::Request, labels });
         } else {
             debug_assert!(group.waiting_request.is_none(), "two new requests in one window");
-            group.waiting_request = Some((timestamp_ns, Waiting { labels, late }));
+            let waiting = Waiting { labels, late, follows_doubt: false };
+            group.waiting_request = Some((timestamp_ns, waiting));
             self.deadlines.request.push(deadline_ns, group_key);
             self.note_deadline(deadline_ns);
             self.pending.requests += 1;
@@ -80,7 +81,7 @@ impl Engine {
         let is_due =
             |(timestamp_ns, _): &mut (u64, Waiting)| until.is_due(timestamp_ns.saturating_add(window_ns));
         let Some(group) = self.open.groups.get_mut(group_key) else { return };
-        if let Some((_, Waiting { labels, late })) = group.waiting_request.take_if(is_due) {
+        if let Some((_, Waiting { labels, late, .. })) = group.waiting_request.take_if(is_due) {
             self.pending.requests -= 1;
             out.push(if late {
                 Outcome::LateWithoutOutcome { kind: Kind::Request, labels }

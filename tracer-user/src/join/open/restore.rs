@@ -107,7 +107,7 @@ impl Group {
 impl Pair {
     fn needed_until_ns(&self, config: &JoinConfig) -> u64 {
         let sightings_ns = self.sightings.last_ns().max(self.exposures.last_ns());
-        let last_ns = sightings_ns.max(self.click_firsts.last_ns()).max(self.waiting_clicks.last_ns());
+        let last_ns = sightings_ns.max(self.last_click_ns()).max(self.waiting_clicks.last_ns());
         last_ns.map_or(0, |ns| ns.saturating_add(config.click_retention_ns()))
     }
 
@@ -127,5 +127,6 @@ impl Pair {
             && self.exposures.is_sound(now_ns)
             && self.click_firsts.is_sound(now_ns)
             && self.waiting_clicks.is_sound(now_ns)
+            && self.doubtful_repetition_ns.is_none_or(|click_ns| click_ns <= now_ns)
     }
 }

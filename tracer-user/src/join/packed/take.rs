@@ -6,7 +6,7 @@ use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleO
 use crate::join::engine::Engine;
 use crate::join::event::{ItemPrint, JoinEvent, triple};
 use crate::join::index::Place;
-use crate::join::open::{Decision, exposure_link, linked_click};
+use crate::join::open::{Decision, Waiting, exposure_link, linked_click};
 
 impl Engine {
     /// The first event of a request id, in order: packed from the beginning.
@@ -125,10 +125,10 @@ impl Engine {
     ) -> bool {
         let JoinEvent { timestamp_ns, labels, item, .. } = *event;
         let from_ns = timestamp_ns.saturating_sub(self.config.click_window_ns);
-        let (mut is_duplicate, mut sighted_ns, mut fate) = (false, None, None);
+        let (mut first_ns, mut sighted_ns, mut fate) = (None, None, None);
         if head.may_have(item) {
             self.arena.for_each_of(handle, head, item, |seen_ns, tag| match tag {
-                Tag::Click | Tag::ClickWaits => is_duplicate |= seen_ns >= from_ns,
+                Tag::Click | Tag::ClickWaits => first_ns = first_ns.max(Some(seen_ns)),
                 Tag::Exposure(_) | Tag::ExposureWaits | Tag::ExposureAgain => {
                     if let Tag::Exposure(outcome) = tag {
                         fate = Some(outcome);
@@ -140,14 +140,19 @@ impl Engine {
                 Tag::Request | Tag::RequestAgain => {}
             });
         }
-        if is_duplicate {
+        if let Some(first_ns) = first_ns.filter(|first_ns| *first_ns >= from_ns) {
+            if self.doubts.is_click_in_doubt(&self.config, first_ns) {
+                // Doubt goes on from here, which only an open group can remember.
+                return false;
+            }
             out.push(Outcome::Duplicate { kind: Kind::Click, labels });
             return true;
         }
+        let click = Waiting { labels, late: false, follows_doubt: false };
         match (sighted_ns, fate) {
             (Some(sighted_ns), Some(outcome)) => {
                 self.add_entry(handle, head, Entry { timestamp_ns, item, tag: Tag::Click });
-                self.await_report(event, false, out);
+                self.await_report(event, click, out);
                 out.push(linked_click(timestamp_ns, sighted_ns, labels));
                 let outcome = self.doubts.triple(&self.config, timestamp_ns, outcome);
                 let subject = triple(timestamp_ns, head.request, item);
@@ -157,7 +162,7 @@ impl Engine {
             (Some(_), None) => return false,
             (None, _) => {
                 let number = self.add_entry(handle, head, Entry { timestamp_ns, item, tag: Tag::ClickWaits });
-                self.await_report(event, false, out);
+                self.await_report(event, click, out);
                 self.pending.clicks += 1;
                 self.await_match(handle, number, timestamp_ns, labels);
             }

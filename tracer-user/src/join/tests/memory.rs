@@ -1,6 +1,7 @@
 //! What is remembered, and that it ends.
 
 use super::*;
+use crate::join::JoinEvent;
 
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -56,6 +57,26 @@ fn of_events_too_late_to_matter_is_nothing() {
         join.push(event, &mut outcomes);
     }
     assert!(join.engine().is_empty(), "{:?}", join.engine());
+}
+
+/// More within the lateness than there is room for: each relief gives up half of the buffer, and the next one
+/// comes when it is full again.
+#[test]
+fn of_a_buffer_that_is_too_small_is_relieved_by_halves() {
+    const LIMIT_BYTES: u64 = 4 << 20;
+    let hours = JoinConfig { memory_limit_bytes: LIMIT_BYTES, ..JoinConfig::default() };
+    let mut join = Join::new(hours);
+    let mut outcomes = Vec::new();
+    const EVENTS: u64 = 300_000;
+    for number in 0..EVENTS {
+        join.push(event(Kind::Request, HOUR_NS + number * 1000, &format!("r-{number}"), ""), &mut outcomes);
+        assert!(join.memory_bytes() <= LIMIT_BYTES, "{} bytes after {number}", join.memory_bytes());
+        outcomes.clear();
+    }
+    // Half of the limit has room for this many; a bucket is not given back before it is empty.
+    let room = LIMIT_BYTES / 2 / size_of::<JoinEvent>() as u64;
+    let reliefs = join.evicted().forced_watermarks;
+    assert!((1..=4 * EVENTS / room).contains(&reliefs), "{reliefs} reliefs, room for {room}");
 }
 
 /// More than the limit has room for: the limit is kept all the time, the oldest goes first, and what

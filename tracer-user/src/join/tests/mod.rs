@@ -1,6 +1,7 @@
 //! Each rule of docs/semantics.md by example, its boundaries included.
 
 mod clicks;
+mod doubt;
 mod exposures;
 mod horizon;
 mod late_events;

@@ -102,6 +102,11 @@ impl Reorder {
         self.room += bucket.capacity();
     }
 
+    /// Whether there may be events of whole buckets before this time.
+    pub(in super::super) fn has_due(&self, time_ns: u64) -> bool {
+        !self.is_empty() && self.first < time_ns >> self.width_bits
+    }
+
     /// Moves what is due into `out`, in order, until `out` has `most` events.
     pub(in super::super) fn take(&mut self, until: Until, most: usize, out: &mut Vec<JoinEvent>) {
         let end = match until {
