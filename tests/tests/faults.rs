@@ -197,7 +197,7 @@ fn a_configuration_that_is_wrong_at_sighup_changes_nothing_and_is_named() {
     assert_eq!(daemon.metric(successful, &[]), 1.0);
     assert!(daemon.metric(time, &[]) > started);
     let other = good.replace("click_window: 60s", "click_window: 61s").replace("name: demo", "name: other");
-    reload(&other, "changed=\"services, join\"");
+    reload(&other, "changed=\"services, join\" why_not=\"its state is not kept");
     triple(&mut connection, "with-another-file");
     expect_triples(&daemon, 3.0);
     daemon.finish();

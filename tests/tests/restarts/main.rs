@@ -178,6 +178,47 @@ fn another_configuration_states_what_it_throws_away_and_calls_nothing_broken() {
 }
 
 #[test]
+fn another_configuration_is_taken_at_sighup_under_load_and_nothing_is_lost() {
+    const BEGINS_ANEW: &str = "going on where the last run ended";
+    let mut site = Site::new("ring_buffer_size: 64MiB\n");
+    let daemon = site.start();
+    let load = Load::start(&site);
+    for number in 1..=5 {
+        let before = daemon.scrape();
+        let settings = format!("ring_buffer_size: 64MiB\ncheckpoint_interval: {number}s\n");
+        site.reload(&daemon, &settings, BEGINS_ANEW);
+        let after = daemon.scrape();
+        site::assert_no_counter_fell(&before, &after);
+        load.note_counted(site::requests_counted(&after));
+    }
+    let made = load.finish();
+    site::settle(&daemon, &made);
+    site::assert_exact(&daemon, &made);
+    assert_eq!(daemon.metric("linktracer_lost_events_total", &[]), 0.0, "{}", daemon.log());
+    assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &[]), 0.0, "{}", daemon.log());
+    let log = daemon.finish();
+    assert_eq!(log.matches("changed=\"checkpoint_interval\"").count(), 5, "{log}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_traced_by_is_refused_at_sighup_and_nothing_changes() {
+    let mut site = Site::new("");
+    let daemon = site.start();
+    let mut load = Load::new(&site);
+    load.work(20);
+    let elsewhere = std::net::TcpListener::bind((daemon.address().ip(), 0)).expect("there is a port");
+    let port_in_use = elsewhere.local_addr().expect("is bound");
+    site.reload_listening(&daemon, port_in_use, "stop what uses the port");
+    assert_eq!(daemon.metric("linktracer_config_last_reload_successful", &[]), 0.0);
+    site.reload(&daemon, "source: another\n", "what is kept would be left behind");
+    assert_eq!(daemon.metric("linktracer_config_last_reload_successful", &[]), 1.0);
+    load.work(20);
+    site::settle(&daemon, load.made());
+    site::assert_exact(&daemon, load.made());
+    daemon.finish();
+}
+
+#[test]
 fn a_file_that_cannot_be_used_is_named_and_kept_aside() {
     let site = Site::new("");
     site.start().finish();

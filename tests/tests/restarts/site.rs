@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::SocketAddr,
     path::PathBuf,
     process::Command,
     sync::{
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use tests::{daemon::Daemon, linktracer, printed, wait_for};
 use tracer_user::{
     attach::{Ring, pins::PinFolder},
@@ -118,6 +120,22 @@ impl Site {
 
     pub(crate) fn start_without_waiting(&self) -> Daemon {
         Daemon::spawn(self.fixture.root(), &self.config())
+    }
+
+    /// Gives the daemon these settings, and waits until its log has this and it answers.
+    pub(crate) fn reload(&mut self, daemon: &Daemon, settings: &str, said: &str) {
+        settings.clone_into(&mut self.settings);
+        self.reload_listening(daemon, daemon.address(), said);
+    }
+
+    /// The same with the settings that it has and another address.
+    pub(crate) fn reload_listening(&self, daemon: &Daemon, address: SocketAddr, said: &str) {
+        let file = self.fixture.root().join("linktracer.yaml");
+        fs::write(&file, format!("listen: {address}\n{}", self.config())).expect("is writable");
+        let known = daemon.log().len();
+        daemon.signal(Signal::HUP);
+        wait_for(said, LIMIT, || daemon.log()[known..].contains(said).then_some(()));
+        wait_for("the daemon answers", LIMIT, || Scrape::fetch(daemon.address()).ok());
     }
 
     pub(crate) fn detach(&self) -> String {

@@ -28,7 +28,7 @@ use crate::domain::Counts;
 use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject};
 
 /// Events taken at once. More would make the longest step longer, and no faster on the whole.
-const BATCH: usize = 32;
+const BATCH: usize = 24;
 /// Groups looked at for expiry with each batch, beside three for each one that was added.
 const EXPIRED_BESIDE: usize = 4;
 /// The same by a heartbeat, which comes seldom.

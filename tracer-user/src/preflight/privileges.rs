@@ -1,4 +1,4 @@
-//! Which rights this process has.
+//! Which rights this thread has: threads of one process may have others.
 
 use std::fs;
 
@@ -60,9 +60,9 @@ const NEEDED: [Needed; 5] = [
 /// One line when nothing is missing, else one for what fails without and one for what is limited.
 pub(super) fn checks() -> Vec<Check> {
     let line = |status, text| Check { subject: "privileges".to_owned(), status, text };
-    let effective = fs::read_to_string("/proc/self/status").ok().and_then(|status| effective(&status));
+    let effective = fs::read_to_string("/proc/thread-self/status").ok().and_then(|status| effective(&status));
     let Some(effective) = effective else {
-        let text = "/proc/self/status does not say which there are\n  remedy: mount /proc".to_owned();
+        let text = "/proc/thread-self/status does not say which there are\n  remedy: mount /proc".to_owned();
         return vec![line(Status::Failed, text)];
     };
     let mut lines = Vec::new();

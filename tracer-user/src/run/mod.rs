@@ -83,7 +83,8 @@ pub fn run(config: &Config, file: &ConfigFile, options: &Options) -> anyhow::Res
     // Files and the port are open by now, whoever they belong to.
     privileges::keep_for_tracing().context("cannot give up capabilities")?;
     let (worker, status) = prepare::prepare(config, options, recording)?;
-    let reload = Reload::new(file, config, worker.state.publisher.metrics.config_reload.clone());
+    let metrics = worker.state.publisher.metrics.config_reload.clone();
+    let mut reload = Reload::start(file, config, options, metrics).context("cannot start the reload thread")?;
     let stop = Arc::new(AtomicBool::new(false));
     let (done, worker_done) = oneshot::channel();
     let (caught_up, is_caught_up) = oneshot::channel();
@@ -102,12 +103,23 @@ pub fn run(config: &Config, file: &ConfigFile, options: &Options) -> anyhow::Res
     privileges::keep_for_serving().context("cannot give up capabilities")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the HTTP server")?;
-    let pages = serve(listener, status, is_caught_up, &reload, options.duration, &stop, worker_done);
+    let pages = serve(listener, status, is_caught_up, &mut reload, options.duration, &stop, worker_done);
     let result = runtime.block_on(pages);
     if handle.join().is_err() && result.is_ok() {
         anyhow::bail!("the ingest thread panicked");
     }
-    result
+    match result? {
+        End::ForGood => Ok(()),
+        End::ToBeginAnew => Err(reload.execute()),
+    }
+}
+
+/// Why serving came to its end.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    ForGood,
+    /// With another configuration.
+    ToBeginAnew,
 }
 
 /// Serves HTTP until there is a reason to stop, then has the worker finish.
@@ -115,11 +127,11 @@ async fn serve(
     listener: Option<TcpListener>,
     status: Arc<Status>,
     is_caught_up: oneshot::Receiver<()>,
-    reload: &Reload,
+    reload: &mut Reload,
     duration: Option<Duration>,
     stop: &AtomicBool,
     mut worker_done: oneshot::Receiver<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<End> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -138,21 +150,28 @@ async fn serve(
             None => std::future::pending().await,
         }
     };
-    let told_again = async {
-        while hangup.recv().await.is_some() {
-            reload.read();
-        }
+    tokio::pin!(server, time_is_up);
+    let reason = loop {
+        break tokio::select! {
+            result = &mut worker_done => {
+                result.context("the ingest thread died")?.context("the ingest thread failed")?;
+                return Ok(End::ForGood);
+            }
+            result = &mut server => Err(result.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("the HTTP server ended"))),
+            _ = terminate.recv() => Ok(("SIGTERM", End::ForGood)),
+            _ = interrupt.recv() => Ok(("SIGINT", End::ForGood)),
+            () = &mut time_is_up => Ok(("end of the duration", End::ForGood)),
+            told = hangup.recv() => match told {
+                Some(()) => {
+                    reload.read();
+                    continue;
+                }
+                None => Err(anyhow::anyhow!("cannot wait for SIGHUP any longer")),
+            },
+            () = reload.is_taken() => Ok(("another configuration", End::ToBeginAnew)),
+        };
     };
-    tokio::pin!(server, time_is_up, told_again);
-    let reason = tokio::select! {
-        result = &mut worker_done => return result.context("the ingest thread died")?.context("the ingest thread failed"),
-        result = &mut server => Err(result.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("the HTTP server ended"))),
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
-        () = &mut time_is_up => Ok("end of the duration"),
-        () = &mut told_again => Err(anyhow::anyhow!("cannot wait for SIGHUP any longer")),
-    };
-    if let Ok(reason) = reason {
+    if let Ok((reason, _)) = reason {
         tracing::info!(reason, "finishing: capture goes off, the ring is emptied");
     }
     stop.store(true, Ordering::Relaxed);
@@ -161,7 +180,8 @@ async fn serve(
         result = &mut worker_done => result.context("the ingest thread died")?,
         result = &mut server, if reason.is_ok() => Err(result.map_or_else(anyhow::Error::from, |()| anyhow::anyhow!("the HTTP server ended"))),
     };
-    reason.and(finished)
+    let (_, end) = reason?;
+    finished.map(|()| end)
 }
 
 /// Ends what earlier runs left at work in the kernel. Returns how many kernel sides there were. What is

@@ -6,7 +6,10 @@
 
 use rustix::{
     io,
-    thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs},
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, configure_capability_in_ambient_set, set_capabilities,
+        set_no_new_privs,
+    },
 };
 
 /// What tracing needs; what the process does not have of them it does not get.
@@ -43,6 +46,16 @@ pub(super) fn keep_for_serving() -> io::Result<()> {
     // Where there is no CAP_BPF, as with CAP_SYS_ADMIN alone, the latter stands for it.
     let serving = if kept.contains(CapabilitySet::BPF) { for_serving() } else { CapabilitySet::SYS_ADMIN };
     keep(serving)
+}
+
+/// Has the program that this thread executes next keep what the thread has, whoever it runs as.
+///
+/// # Errors
+/// The kernel refused: the container or unit forbids capabilities to be passed on (`SECBIT_NO_CAP_AMBIENT_RAISE`).
+pub(super) fn keep_across_execution() -> io::Result<()> {
+    let CapabilitySets { permitted, effective, .. } = capabilities(None)?;
+    set_capabilities(None, CapabilitySets { effective, permitted, inheritable: permitted })?;
+    permitted.iter().try_for_each(|capability| configure_capability_in_ambient_set(capability, true))
 }
 
 fn keep(wanted: CapabilitySet) -> io::Result<()> {
