@@ -1,5 +1,7 @@
 //! A traced process that lies. It can lose its own events, each counted under its reason, and nothing else.
 
+#![expect(clippy::print_stdout, reason = "the figures, for who asks with --nocapture")]
+
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use rustix::process::Signal;
@@ -20,11 +22,15 @@ fn compile(folder: &Path) -> std::path::PathBuf {
     program
 }
 
-/// Memory of the daemon in KiB.
-fn resident_kib(pid: u32) -> u64 {
+/// Memory of the daemon in KiB, by its name in `/proc/PID/status`.
+fn memory_kib(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("every process has it");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("every process has it");
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    memory_kib(pid, "VmRSS")
 }
 
 #[test]
@@ -111,4 +117,50 @@ fn a_process_that_lies_harms_only_itself() {
     assert_eq!(lines, 4.0 * 2.0 * each + 4.0 * each / 20.0, "one line an event, requests among them");
     let replayed = tests::linktracer(&["replay", "--output", "json", &recording.to_string_lossy()]);
     assert!(printed(&replayed).contains("\"rejected\":0"), "{}", printed(&replayed));
+}
+
+/// Ids that are all different fill everything that is remembered by id. `join.memory_limit` bounds the join, and the
+/// groups of the ratio's bounds have a bound of their own.
+#[test]
+fn a_million_ids_make_it_grow_by_its_limits_and_no_further() {
+    const PROCESSES: u64 = 4;
+    const IDS_EACH: u64 = 300_000;
+    const LIMIT_KIB: u64 = 32 << 10;
+    /// The groups of the ratio's bounds, the records of one batch, and what the allocator keeps.
+    const BESIDE_KIB: u64 = 72 << 10;
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let program = compile(scratch.path());
+    let text = format!(
+        "ring_buffer_size: 64MiB\nservices:\n  - name: liar\n    match: {{ exe: {exe} }}\n    \
+         request: {{ id: {{ header: X-Request-Id }} }}\n    \
+         exposure: {{ symbol: trackExposure, args: \"(request_id cstr, item_id cstr)\" }}\n\
+         join: {{ memory_limit: {LIMIT_KIB}KiB }}\n",
+        exe = program.display()
+    );
+    let daemon = Daemon::start(scratch.path(), &text);
+    let resident = || memory_kib(daemon.id(), "RssAnon");
+    let mut grown = vec![resident()];
+    for process in 0..PROCESSES {
+        let seed = (1000 + process).to_string();
+        let output = Command::new(&program).args([&seed, &IDS_EACH.to_string(), "distinct"]).output();
+        let output = output.expect("starts");
+        assert!(output.status.success(), "{}", printed(&output));
+        wait_for("every call is accounted for", LIMIT, || {
+            let scrape = Scrape::fetch(daemon.address()).expect("the daemon answers");
+            let hits = |outcome| {
+                sum(&scrape, "linktracer_kernel_hits_total", &[("probe", "exposure"), ("outcome", outcome)])
+            };
+            let received = sum(&scrape, "linktracer_events_total", &[("kind", "exposure")]);
+            let made = ((process + 1) * IDS_EACH) as f64;
+            (hits("hit") == made && received + hits("ring_full") == made).then_some(())
+        });
+        grown.push(resident());
+    }
+    println!("KiB before, and after each {IDS_EACH} ids: {grown:?}");
+    let scrape = daemon.scrape();
+    assert!(sum(&scrape, "linktracer_evicted_total", &[("table", "request_ids")]) > 500_000.0);
+    assert!(sum(&scrape, "linktracer_state_bytes", &[]) <= (LIMIT_KIB << 10) as f64);
+    assert!(grown[4] <= grown[0] + LIMIT_KIB + BESIDE_KIB, "{grown:?}");
+    assert!(grown[4] <= grown[2] + grown[2] / 10, "it has come to its limits: {grown:?}");
+    daemon.finish();
 }

@@ -78,6 +78,9 @@ pub struct Engine {
     pub(super) next_deadline_ns: u64,
     pub(super) pending: Pending,
     pub(super) evicted: Evicted,
+    /// Request ids evicted since deadlines that lead nowhere were last taken out, and how many were left then.
+    pub(super) evicted_with_deadlines: usize,
+    pub(super) deadlines_after_eviction: usize,
     /// All outcomes so far, for the accounting; `None` after a restore.
     #[cfg(debug_assertions)]
     pub(super) counts: Option<Counts>,
@@ -112,6 +115,8 @@ impl Engine {
             next_deadline_ns: u64::MAX,
             pending: Pending::default(),
             evicted: Evicted::default(),
+            evicted_with_deadlines: 0,
+            deadlines_after_eviction: 0,
             #[cfg(debug_assertions)]
             counts: Some(Counts::default()),
             config,

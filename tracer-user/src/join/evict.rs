@@ -97,6 +97,13 @@ impl Engine {
     pub(super) fn keep_memory_limit(&mut self, out: &mut Vec<Decision>) {
         let limit_bytes = self.config.memory_limit_bytes;
         while self.memory_bytes() + HEADROOM_BYTES > limit_bytes {
+            // Room that many at a time have needed before is no reason to forget anything now.
+            self.open.groups.give_back();
+            self.open.pairs.give_back();
+            self.processes.give_back();
+            if self.memory_bytes() + HEADROOM_BYTES <= limit_bytes {
+                break;
+            }
             match self.oldest_ns() {
                 Some(until_ns) => self.evict(until_ns, out),
                 None if self.processes.len() > 0 => self.evict_reports(),
@@ -106,14 +113,15 @@ impl Engine {
     }
 
     /// The earliest time until which evicting gives something up, or puts what is newer to where it is looked at
-    /// later. So evicting until then again and again comes to an end.
+    /// later. So evicting until then again and again comes to an end. It is the end of a bucket of the wheel: each
+    /// eviction looks at whole buckets.
     fn oldest_ns(&mut self) -> Option<u64> {
         let retention_ns = self.config.retention_ns();
+        let request_ns = self.new_requests.first().map(|request_ns| request_ns.saturating_add(retention_ns));
+        let looked_at = [self.wheel.oldest_ns(), self.deadlines.forget_group.first(), request_ns];
+        let end_ns = self.wheel.end_of(looked_at.into_iter().flatten().min()?);
         // At the end of time, sums with the retention are no longer told apart.
-        let begun =
-            |end_ns: u64| if end_ns == u64::MAX { end_ns } else { end_ns.saturating_sub(retention_ns) };
-        let looked_at = [self.wheel.oldest_ns(), self.deadlines.forget_group.first()];
-        looked_at.into_iter().flatten().map(begun).chain(self.new_requests.first()).min()
+        Some(if end_ns == u64::MAX { end_ns } else { end_ns.saturating_sub(retention_ns) })
     }
 
     /// Moves the watermark when the reorder buffer alone takes half of what there is.
@@ -138,8 +146,12 @@ impl Engine {
         self.exposure_horizon_ns = self.exposure_horizon_ns.max(past(newest.exposure_ns));
         self.doubts.exposures_ns = self.doubts.exposures_ns.max(past(newest.exposure_ns));
         self.doubts.clicks_ns = self.doubts.clicks_ns.max(past(newest.click_ns));
-        self.evicted.request_ids += (packed.len() + open.len()) as u64;
+        let evicted = packed.len() + open.len();
+        self.evicted.request_ids += evicted as u64;
         for (handle, head) in packed {
+            if head.may_wait() {
+                self.give_up_waits(handle, &head, out);
+            }
             if head.request_waits() {
                 self.pending.requests -= 1;
                 out.push(Outcome::Evicted { kind: Kind::Request, labels: head.labels });
@@ -151,10 +163,21 @@ impl Engine {
             self.give_up(key, out);
             self.remove_open(key);
         }
+        self.forget_dead_deadlines(evicted);
     }
 
-    /// The packed groups that were seen last at this time or before, taken off the queues. Those in which
-    /// something may wait are opened instead.
+    /// What is evicted leaves its deadlines behind. They are looked for when they may be half of all there are, so each
+    /// costs the same.
+    fn forget_dead_deadlines(&mut self, evicted: usize) {
+        self.evicted_with_deadlines += evicted;
+        if self.evicted_with_deadlines > self.deadlines_after_eviction + 1024 {
+            self.deadlines.forget_dead(&self.open, &self.processes);
+            self.deadlines_after_eviction = self.deadlines.len() + self.forget_dead_waits();
+            self.evicted_with_deadlines = 0;
+        }
+    }
+
+    /// The packed groups that were seen last at this time or before, taken off the queues.
     fn oldest_packed(&mut self, until_ns: u64, newest: &mut Newest) -> Vec<(Handle, Head)> {
         let mut taken_out = Vec::new();
         let looked_at_ns = until_ns.saturating_add(self.config.retention_ns());
@@ -174,8 +197,6 @@ impl Engine {
         for group in taken_out {
             if group.newest.of_all_ns() > Some(until_ns) {
                 self.put_back(group);
-            } else if group.head.may_wait() {
-                self.unpack(group.head.request, group.handle);
             } else {
                 newest.join(group.newest);
                 oldest.push((group.handle, group.head));

@@ -1,7 +1,8 @@
 //! What happens when event time passes a moment.
 
-use super::{Engine, Key};
+use super::{Engine, Key, Open, Slab};
 use crate::join::open::Decision;
+use crate::join::reports::Process;
 use crate::join::time::Until;
 use crate::join::time::queue::Queue;
 
@@ -41,6 +42,24 @@ impl Deadlines {
     /// The earliest of all.
     fn first_ns(&self) -> u64 {
         self.queues().iter().filter_map(|queue| queue.first()).min().unwrap_or(u64::MAX)
+    }
+
+    /// How many there are, those that lead nowhere included.
+    pub(in super::super) fn len(&self) -> usize {
+        self.queues().iter().map(|queue| queue.len()).sum()
+    }
+
+    /// Takes out those that lead nowhere.
+    pub(in super::super) fn forget_dead(&mut self, open: &Open, processes: &Slab<Process>) {
+        for groups in [&mut self.request, &mut self.exposure, &mut self.forget_group] {
+            groups.retain(|_, key| open.groups.get(*key).is_some());
+        }
+        for pairs in [&mut self.click, &mut self.forget_pair] {
+            pairs.retain(|_, key| open.pairs.get(*key).is_some());
+        }
+        for of_processes in [&mut self.report, &mut self.forget_process] {
+            of_processes.retain(|_, key| processes.get(*key).is_some());
+        }
     }
 
     /// What they take, spare room included.

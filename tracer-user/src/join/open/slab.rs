@@ -20,6 +20,8 @@ pub(in super::super) struct Slab<T> {
     pieces: Vec<Vec<Slot<T>>>,
     free: Vec<u32>,
     len: usize,
+    /// The generation of slots that are new: later than any that was given back.
+    first_generation: u32,
 }
 
 #[derive(Debug)]
@@ -52,8 +54,9 @@ impl<T> Slab<T> {
         }
         let last = self.pieces.len() - 1;
         let piece = &mut self.pieces[last];
-        piece.push(Slot { generation: 0, value: Some(value) });
-        Key { number: (last * PIECE + piece.len() - 1) as u32, generation: 0 }
+        let generation = self.first_generation;
+        piece.push(Slot { generation, value: Some(value) });
+        Key { number: (last * PIECE + piece.len() - 1) as u32, generation }
     }
 
     pub(in super::super) fn remove(&mut self, key: Key) -> Option<T> {
@@ -64,6 +67,20 @@ impl<T> Slab<T> {
         self.free.push(key.number);
         self.len -= 1;
         Some(value)
+    }
+
+    /// Gives back pieces at the end that nothing is in, when most slots are free: costs no more than having used them.
+    pub(in super::super) fn give_back(&mut self) {
+        if self.free.len() < self.len + PIECE {
+            return;
+        }
+        while let Some(piece) = self.pieces.pop_if(|piece| piece.iter().all(|slot| slot.value.is_none())) {
+            let latest = piece.iter().map(|slot| slot.generation).max().unwrap_or(0);
+            self.first_generation = self.first_generation.max(latest);
+        }
+        let slots = self.pieces.len() * PIECE;
+        self.free.retain(|number| (*number as usize) < slots);
+        self.free.shrink_to_fit();
     }
 
     pub(in super::super) fn get(&self, key: Key) -> Option<&T> {
@@ -96,7 +113,7 @@ impl<T> Slab<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { pieces: Vec::new(), free: Vec::new(), len: 0 }
+        Self { pieces: Vec::new(), free: Vec::new(), len: 0, first_generation: 0 }
     }
 }
 
@@ -114,5 +131,21 @@ mod tests {
         assert_eq!((slab.get(keys[300]), slab.get(again)), (None, Some(&1000)));
         assert_eq!((slab.remove(keys[300]), slab.len()), (None, 600));
         assert_eq!(slab.at(again.number), Some((again, &1000)));
+    }
+
+    #[test]
+    fn room_that_is_given_back_leaves_no_key_that_leads_to_something_else() {
+        let mut slab = Slab::default();
+        let keys: Vec<Key> = (0..2000).map(|number| slab.insert(number)).collect();
+        let full = slab.bytes();
+        for key in keys.iter().filter(|key| key.number != 300) {
+            slab.remove(*key);
+        }
+        slab.give_back();
+        assert!(slab.bytes() < full / 2, "{} of {full} bytes", slab.bytes());
+        assert_eq!(slab.get(keys[300]), Some(&300));
+        let again: Vec<Key> = (0..2000).map(|number| slab.insert(number)).collect();
+        assert!(keys.iter().all(|key| key.number == 300 || slab.get(*key).is_none()));
+        assert!(again.iter().zip(0..).all(|(key, number)| slab.get(*key) == Some(&number)));
     }
 }

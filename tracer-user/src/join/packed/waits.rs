@@ -142,6 +142,43 @@ impl Engine {
         unlinked_click(outcome, event::unlinked_click(click_ns, head.request, item), labels, out);
     }
 
+    /// Ends what waits in a packed group, its request left out, without finding it broken.
+    pub(in super::super) fn give_up_waits(&mut self, handle: Handle, head: &Head, out: &mut Vec<Decision>) {
+        // A request at the base is not one of the numbered entries.
+        let unnumbered = usize::from(head.has_request_at_base());
+        let entries = self.arena.entries(handle, head);
+        for (number, entry) in (0_u8..).zip(entries.into_iter().skip(unnumbered)) {
+            if !matches!(entry.tag, Tag::ExposureWaits | Tag::ClickWaits) {
+                continue;
+            }
+            let Some(Wait { timestamp_ns, labels }) = self.waits.remove(&(handle.0, number)) else { continue };
+            if entry.tag == Tag::ExposureWaits {
+                self.pending.exposures -= 1;
+                let subject = event::unlinked_exposure(timestamp_ns, head.request);
+                out.push(exposure_link(LinkOutcome::Unseen, subject, None, labels));
+            } else {
+                self.pending.clicks -= 1;
+                let subject = event::unlinked_click(timestamp_ns, head.request, entry.item);
+                unlinked_click(LinkOutcome::Unseen, subject, labels, out);
+            }
+        }
+    }
+
+    /// Takes out of the queues what leads to nothing that waits. Returns how many are left.
+    pub(in super::super) fn forget_dead_waits(&mut self) -> usize {
+        let Self { arena, waits, new_requests, waiting_requests, waiting_entries, .. } = self;
+        let waits_since = |request_ns: u64, handle: &Handle| {
+            arena
+                .head_if_live(*handle)
+                .is_some_and(|head| head.base_ns == request_ns && head.request_waits())
+        };
+        waiting_requests.retain(waits_since);
+        waiting_entries.retain(|timestamp_ns, (handle, number)| {
+            waits.get(&(handle.0, *number)).is_some_and(|wait| wait.timestamp_ns == timestamp_ns)
+        });
+        new_requests.len() + waiting_requests.len() + waiting_entries.len()
+    }
+
     /// Whether an exposure of another item was sighted in the click's range.
     fn was_another_item_packed(&self, handle: Handle, head: &Head, item: ItemPrint, click_ns: u64) -> bool {
         let from_ns = click_ns.saturating_sub(self.config.click_window_ns);

@@ -112,3 +112,32 @@ fn is_bounded_by_the_limit_and_evicts_the_oldest() {
         ["exposure_click linked ".to_owned() + &delay_ns.to_string(), "exposure_click unseen".to_owned()]
     );
 }
+
+/// Ids that come and go by the hundred thousand, each with an exposure and a click that wait, and so in an open group: what
+/// they leave behind counts as well, and is given back. Afterwards there is room as before.
+#[test]
+fn is_bounded_in_a_flood_and_usable_after_it() {
+    const LIMIT_BYTES: u64 = 8 << 20;
+    let mut join = Join::new(JoinConfig { memory_limit_bytes: LIMIT_BYTES, ..JoinConfig::default() });
+    let mut outcomes = Vec::new();
+    let mut push = |join: &mut Join, kind: Kind, number: u64, timestamp_ns: u64| {
+        join.push(event(kind, timestamp_ns, &format!("r-{number}"), "i"), &mut outcomes);
+        assert!(join.memory_bytes() <= LIMIT_BYTES, "{} bytes after {number}", join.memory_bytes());
+        outcomes.clear();
+    };
+    for number in 0..100_000 {
+        push(&mut join, Kind::Exposure, number, HOUR_NS + number * 50_000);
+        push(&mut join, Kind::Click, number, HOUR_NS + number * 50_000 + 1);
+    }
+    assert!(join.evicted().request_ids > 50_000, "{:?}", join.evicted());
+    assert!(join.pending().request_ids > 5000, "deadlines of the evicted take their place: {:?}", join.pending());
+    join.heartbeat(&"node-a".into(), 2 * HOUR_NS, &mut Vec::new());
+    let evicted = join.evicted();
+    // As many as there is room for, all in packed groups.
+    for number in 0..42_000 {
+        let timestamp_ns = 2 * HOUR_NS + number * 40_000_000;
+        push(&mut join, Kind::Request, 1_000_000 + number, timestamp_ns);
+        push(&mut join, Kind::Exposure, 1_000_000 + number, timestamp_ns + 1);
+    }
+    assert_eq!(join.evicted(), evicted, "{:?}", join.pending());
+}

@@ -42,6 +42,10 @@ impl<T> Fifo<T> {
         value
     }
 
+    pub(in super::super) fn len(&self) -> usize {
+        self.pieces.iter().map(VecDeque::len).sum()
+    }
+
     /// What it takes, spare room included.
     pub(in super::super) fn bytes(&self) -> u64 {
         let pieces = self.pieces.len() + usize::from(self.spare.is_some());

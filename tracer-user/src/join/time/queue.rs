@@ -35,6 +35,22 @@ impl<K: Ord + Copy, V> Queue<K, V> {
         in_order.into_iter().chain(out_of_order).min()
     }
 
+    pub(in super::super) fn len(&self) -> usize {
+        self.in_order.len() + self.out_of_order.len()
+    }
+
+    /// Takes out what is not to be kept, and gives its room back.
+    pub(in super::super) fn retain(&mut self, keep: impl Fn(K, &V) -> bool) {
+        let mut before = std::mem::take(&mut self.in_order);
+        while let Some(entry) = before.pop() {
+            if keep(entry.key, &entry.value) {
+                self.in_order.push(entry);
+            }
+        }
+        self.out_of_order.retain(|entry| keep(entry.key, &entry.value));
+        self.out_of_order.shrink_to_fit();
+    }
+
     /// What it takes, spare room included.
     pub(in super::super) fn bytes(&self) -> u64 {
         self.in_order.bytes() + (self.out_of_order.capacity() * size_of::<Entry<K, V>>()) as u64
@@ -107,5 +123,20 @@ mod tests {
         let popped: Vec<i32> = std::iter::from_fn(|| queue.pop_if(|&key| key < 9)).collect();
         assert_eq!(popped, [1, 3, 5, 7]);
         assert_eq!(std::iter::from_fn(|| queue.pop_if(|_| true)).count(), 2);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_gone_with_its_room() {
+        let mut queue = Queue::default();
+        for key in 0..10_000 {
+            queue.push(key, key);
+            queue.push(key / 2, key);
+        }
+        let before = queue.bytes();
+        queue.retain(|key, value| *value == key && value % 1000 == 0);
+        assert_eq!(queue.len(), 11);
+        assert!(queue.bytes() < before / 10, "{} of {before} bytes", queue.bytes());
+        let popped: Vec<i32> = std::iter::from_fn(|| queue.pop_if(|_| true)).collect();
+        assert_eq!(popped, [0, 0, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000]);
     }
 }

@@ -108,8 +108,13 @@ impl Wheel {
         self.seek().then(|| self.first_end_ns())
     }
 
+    /// The last time of the bucket that this time is in.
+    pub(in super::super) fn end_of(&self, time_ns: u64) -> u64 {
+        (time_ns / self.width_ns).saturating_mul(self.width_ns).saturating_add(self.width_ns - 1)
+    }
+
     fn first_end_ns(&self) -> u64 {
-        self.first.saturating_mul(self.width_ns).saturating_add(self.width_ns - 1)
+        self.end_of(self.first.saturating_mul(self.width_ns))
     }
 
     fn pop(&mut self) -> Option<(Handle, u16)> {
