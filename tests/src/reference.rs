@@ -275,9 +275,9 @@ impl Reference {
             return;
         } else {
             let from = Time::from(event.timestamp_ns) - Time::from(self.config.click_window_ns);
-            follows_doubt = self.of_pair(event).any(|sighting| {
-                !sighting.is_first && sighting.follows_doubt && sighting.at >= from
-            });
+            follows_doubt = self
+                .of_pair(event)
+                .any(|sighting| !sighting.is_first && sighting.follows_doubt && sighting.at >= from);
             self.add_sighting(event, true, 0, follows_doubt);
         }
         self.clicks.push(Click {

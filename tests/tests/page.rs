@@ -147,9 +147,7 @@ fn the_page_shows_what_the_metrics_say_and_draws_it() {
         id.split_once('-').expect("a number and a random part")
     });
     let known = |(number, random): (&str, &str)| {
-        number.parse::<u32>().is_ok()
-            && random.len() == 16
-            && u64::from_str_radix(random, 16).is_ok()
+        number.parse::<u32>().is_ok() && random.len() == 16 && u64::from_str_radix(random, 16).is_ok()
     };
     let ids: Vec<_> = ids.collect();
     assert!(!ids.is_empty() && ids.iter().copied().all(known), "{ids:?}");

@@ -84,7 +84,8 @@ pub fn run(config: &Config, file: &ConfigFile, options: &Options) -> anyhow::Res
     privileges::keep_for_tracing().context("cannot give up capabilities")?;
     let (worker, status) = prepare::prepare(config, options, recording)?;
     let metrics = worker.state.publisher.metrics.config_reload.clone();
-    let mut reload = Reload::start(file, config, options, metrics).context("cannot start the reload thread")?;
+    let mut reload =
+        Reload::start(file, config, options, metrics).context("cannot start the reload thread")?;
     let stop = Arc::new(AtomicBool::new(false));
     let (done, worker_done) = oneshot::channel();
     let (caught_up, is_caught_up) = oneshot::channel();

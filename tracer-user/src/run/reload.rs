@@ -89,9 +89,8 @@ impl Reload {
         };
         let reader = Reader { file: file.clone(), running: running.clone(), why_not, metrics };
         reader.metrics.set(Some(unix_seconds()));
-        let thread = thread::Builder::new()
-            .name("reload".to_owned())
-            .spawn(move || reader.work(&asked, &take))?;
+        let thread =
+            thread::Builder::new().name("reload".to_owned()).spawn(move || reader.work(&asked, &take))?;
         Ok(Self { asks, taken, thread })
     }
 

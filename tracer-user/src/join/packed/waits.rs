@@ -151,7 +151,9 @@ impl Engine {
             if !matches!(entry.tag, Tag::ExposureWaits | Tag::ClickWaits) {
                 continue;
             }
-            let Some(Wait { timestamp_ns, labels }) = self.waits.remove(&(handle.0, number)) else { continue };
+            let Some(Wait { timestamp_ns, labels }) = self.waits.remove(&(handle.0, number)) else {
+                continue;
+            };
             if entry.tag == Tag::ExposureWaits {
                 self.pending.exposures -= 1;
                 let subject = event::unlinked_exposure(timestamp_ns, head.request);
@@ -168,9 +170,7 @@ impl Engine {
     pub(in super::super) fn forget_dead_waits(&mut self) -> usize {
         let Self { arena, waits, new_requests, waiting_requests, waiting_entries, .. } = self;
         let waits_since = |request_ns: u64, handle: &Handle| {
-            arena
-                .head_if_live(*handle)
-                .is_some_and(|head| head.base_ns == request_ns && head.request_waits())
+            arena.head_if_live(*handle).is_some_and(|head| head.base_ns == request_ns && head.request_waits())
         };
         waiting_requests.retain(waits_since);
         waiting_entries.retain(|timestamp_ns, (handle, number)| {

@@ -130,7 +130,11 @@ fn is_bounded_in_a_flood_and_usable_after_it() {
         push(&mut join, Kind::Click, number, HOUR_NS + number * 50_000 + 1);
     }
     assert!(join.evicted().request_ids > 50_000, "{:?}", join.evicted());
-    assert!(join.pending().request_ids > 5000, "deadlines of the evicted take their place: {:?}", join.pending());
+    assert!(
+        join.pending().request_ids > 5000,
+        "deadlines of the evicted take their place: {:?}",
+        join.pending()
+    );
     join.heartbeat(&"node-a".into(), 2 * HOUR_NS, &mut Vec::new());
     let evicted = join.evicted();
     // As many as there is room for, all in packed groups.
