@@ -45,6 +45,14 @@ pub(super) fn keep_for_serving() -> io::Result<()> {
     keep(serving)
 }
 
+/// Leaves this thread nothing: it only sends.
+///
+/// # Errors
+/// As [`keep_for_tracing`].
+pub(super) fn keep_nothing() -> io::Result<()> {
+    keep(CapabilitySet::empty())
+}
+
 fn keep(wanted: CapabilitySet) -> io::Result<()> {
     let CapabilitySets { permitted, .. } = capabilities(None)?;
     let kept = permitted & wanted;

@@ -103,6 +103,7 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
             nginx(),
             prometheus(),
             browser(),
+            otlp_receiver_step(),
             expr(),
         ]);
     }
@@ -256,6 +257,31 @@ const CHART_CHECKERS: [&str; 3] = ["helm-python-sdk==0.2.2", "kubernetes-validat
 /// Where [`chart_checkers_step`] puts its packages.
 pub(crate) fn chart_checkers(machine: &Machine) -> PathBuf {
     machine.cache.join("chart-checkers")
+}
+
+/// A receiver of OTLP that prints what it takes, within Python packages.
+fn otlp_receiver_step() -> Step {
+    Step {
+        name: "oteltap 1.0.0",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| otlp_receiver(machine).join("oteltap").is_dir(),
+        install: |machine| {
+            let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
+            quietly(pip.arg(otlp_receiver(machine)).args(OTLP_RECEIVER))?;
+            Ok("extracted".to_owned())
+        },
+        by_hand: ByHand::Commands(
+            "python3 -m pip install --target FOLDER oteltap==1.0.0, and LINKTRACER_OTELTAP=FOLDER",
+        ),
+    }
+}
+
+const OTLP_RECEIVER: [&str; 3] = ["oteltap==1.0.0", "opentelemetry-proto==1.45.2", "protobuf==7.36.2"];
+
+/// Where [`otlp_receiver_step`] puts its packages.
+pub(crate) fn otlp_receiver(machine: &Machine) -> PathBuf {
+    machine.cache.join("oteltap-1.0.0")
 }
 
 fn browser() -> Step {
