@@ -3,6 +3,7 @@
 //! End-to-end tests run the built binary as a person would, as root, on this machine's kernel. Each
 //! cleans up after itself: processes are children that are killed when their handle is dropped.
 
+pub mod browser;
 pub mod commanded;
 pub mod daemon;
 pub mod go;
