@@ -3,9 +3,11 @@
 //! End-to-end tests run the built binary as a person would, as root, on this machine's kernel. Each
 //! cleans up after itself: processes are children that are killed when their handle is dropped.
 
+pub mod browser;
 pub mod commanded;
 pub mod daemon;
 pub mod go;
+pub mod otlp;
 pub mod promtool;
 pub mod reference;
 pub mod server;
@@ -37,6 +39,17 @@ pub fn binary() -> PathBuf {
 /// It cannot be started.
 pub fn linktracer(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).output().expect("the binary starts")
+}
+
+/// What executes the rest of a command line under the seccomp profile that is deployed.
+///
+/// # Panics
+/// The profile is not there.
+pub fn within_seccomp() -> [String; 3] {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path: PathBuf| path.canonicalize().expect("is there").to_str().expect("UTF-8").to_owned();
+    let profile = text(package.join("../deploy/seccomp/linktracer.json"));
+    ["/usr/bin/python3".to_owned(), text(package.join("fixtures/within_seccomp.py")), profile]
 }
 
 /// Asks `question` until it has an answer.

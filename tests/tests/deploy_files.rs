@@ -80,6 +80,8 @@ fn the_example_has_every_key_that_the_parser_knows_and_no_other() {
         ("discover.", "discover: { QQQQ: 1 }"),
         ("ratio.", "ratio: { QQQQ: 1 }"),
         ("page.", "page: { QQQQ: 1 }"),
+        ("export.", "export: { QQQQ: 1 }"),
+        ("export.otlp.", "export: { otlp: { QQQQ: 1 } }"),
         ("services[].", "services: [{ QQQQ: 1 }]"),
         ("services[].match.", "services: [{ match: { QQQQ: 1 } }]"),
         ("services[].request.", "services: [{ request: { QQQQ: 1 } }]"),
@@ -113,6 +115,11 @@ fn the_example_is_accepted_and_its_default_values_are_the_defaults() {
     assert_eq!(example.discover.hold_exec, smallest.discover.hold_exec);
     assert_eq!(example.discover.hold_limit, smallest.discover.hold_limit);
     assert_eq!(example.ratio, smallest.ratio);
+    let traced = parse(
+        "services: [{ name: a, match: { exe: /a }, report: { to: [\"[::1]:1\"] } }]\nexport: { otlp: { endpoint: \"http://127.0.0.1:4318\" } }",
+        "traced",
+    );
+    assert_eq!((smallest.otlp, example.otlp), (None, traced.otlp));
     let exe = example.services[0].processes.exe.as_ref().expect("the example matches by executable");
     assert!(exe.matches("/usr/bin/recommend") && exe.matches("/usr/bin/recommend-v2"));
     assert!(!exe.matches("/usr/bin/other") && !exe.matches("/usr/bin/recommend-v2/x"));

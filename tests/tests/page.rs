@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tests::binary;
+use tests::{binary, browser::browse};
 use tracer_user::demo::http::get_once;
 
 /// A demo whose daemon goes on serving. Killed when it is dropped.
@@ -60,20 +60,6 @@ impl Drop for Demo {
         let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
         let _ = self.child.wait();
     }
-}
-
-/// Runs the browser on the page. No name leads anywhere but the daemon's address. Returns what it prints.
-fn browse(url: &str, profile: &Path, options: &[&str]) -> String {
-    let output = Command::new("chromium-headless-shell")
-        .args(["--no-sandbox", "--disable-gpu", "--window-size=1200,1700"])
-        .arg("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
-        .arg(format!("--user-data-dir={}", profile.display()))
-        .args(options)
-        .arg(url)
-        .output()
-        .expect("`cargo xtask test` installs the browser");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 /// The number that stands in the row of that name, in the part of the page that begins with `after`.

@@ -1,9 +1,9 @@
 //! The rules of deploy/prometheus: promtool takes them, each has a test, each alert has its runbook, and they ask for
 //! metrics that are there.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, env, fs, path::PathBuf, process::Command};
 
-use tests::{promtool::promtool, templates::repository};
+use tests::{printed, promtool::promtool, templates::repository};
 use tracer_user::telemetry::Metric;
 
 fn folder() -> PathBuf {
@@ -36,6 +36,18 @@ fn promtool_accepts_the_rules_and_their_tests_pass() {
     assert_eq!((rules.len(), tests.len()), (2, 2));
     promtool(["check".into(), "rules".into()].into_iter().chain(rules));
     promtool(["test".into(), "rules".into()].into_iter().chain(tests));
+}
+
+/// What is read by Prometheus 2.42 in one way and by 3 in another would differ here.
+#[test]
+fn promtool_of_prometheus_3_accepts_them_as_well() {
+    let program = env::var_os("LINKTRACER_PROMTOOL_3").expect("`cargo xtask test` fetches it and says where");
+    let version = Command::new(&program).arg("--version").output().expect("it starts");
+    assert!(printed(&version).contains("promtool, version 3."), "{}", printed(&version));
+    for (action, files) in [("check", files(folder())), ("test", files(folder().join("tests")))] {
+        let output = Command::new(&program).args([action, "rules"]).args(files).output().expect("it starts");
+        assert!(output.status.success(), "{}", printed(&output));
+    }
 }
 
 #[test]

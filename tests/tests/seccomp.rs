@@ -1,7 +1,6 @@
 //! The seccomp profile that is deployed: the daemon runs under it, exactly, and what it does not have is refused.
 
 use std::{
-    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -9,27 +8,17 @@ use std::{
 use rustix::process::Signal;
 use tests::{
     daemon::{Daemon, Pinned},
-    linktracer, printed, wait_for,
+    linktracer, printed, wait_for, within_seccomp,
 };
 
-const PYTHON: &str = "/usr/bin/python3";
-
-/// What executes the rest of a command line under the profile.
-fn within() -> [String; 3] {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = |path: PathBuf| path.canonicalize().expect("is there").to_str().expect("UTF-8").to_owned();
-    let profile = text(package.join("../deploy/seccomp/linktracer.json"));
-    [PYTHON.to_owned(), text(package.join("fixtures/within_seccomp.py")), profile]
-}
-
 fn run_within(words: &[&str]) -> Output {
-    let [python, loader, profile] = within();
+    let [python, loader, profile] = within_seccomp();
     Command::new(python).args([loader, profile]).args(words).output().expect("python3 starts")
 }
 
 #[test]
 fn the_demo_is_exact_under_the_profile() {
-    let within = within().join(" ");
+    let within = within_seccomp().join(" ");
     let recording = tempfile::tempdir().expect("a scratch folder");
     let recording = recording.path().join("events.jsonl.zst");
     let recording = recording.to_str().expect("UTF-8");
@@ -47,7 +36,7 @@ fn state_and_probes_stay_under_the_profile() {
         pinned.settings(),
         scratch.path().display()
     );
-    let within = within();
+    let within = within_seccomp();
     let within: Vec<&str> = within.iter().map(String::as_str).collect();
     let daemon = Daemon::start_within(&within, scratch.path(), &text);
     wait_for("a checkpoint by the way", Duration::from_secs(30), || {

@@ -20,6 +20,10 @@ use crate::{
 
 /// Names a Go toolchain to the tests that build Go programs.
 const GO_VARIABLE: &str = "LINKTRACER_GO";
+/// Names the folder of the receiver of OTLP to the test that sends to it.
+const OTELTAP_VARIABLE: &str = "LINKTRACER_OTELTAP";
+/// Names the checker of Prometheus 3 to the test of the rules.
+const PROMTOOL_3_VARIABLE: &str = "LINKTRACER_PROMTOOL_3";
 /// Names a Go workspace with the expr library to the test that compares with it.
 const EXPR_VARIABLE: &str = "LINKTRACER_EXPR";
 /// Makes those tests fail, not skip, where there is none.
@@ -181,6 +185,8 @@ fn cargo_test(machine: &Machine, arguments: &Arguments) -> Result<()> {
     test.env(cargo::BINARY_VARIABLE, cargo::binary(machine)).env("PATH", path_with_tools(machine));
     if !arguments.unit_only {
         test.env(GO_VARIABLE, setup::go_binary(machine)).env(GO_REQUIRED_VARIABLE, "1");
+        test.env(OTELTAP_VARIABLE, setup::otlp_receiver(machine));
+        test.env(PROMTOOL_3_VARIABLE, setup::promtool_3(machine));
         if let Some(package) = setup::extracted(machine, EXPR) {
             test.env(EXPR_VARIABLE, package.join("usr/share/gocode"));
         }

@@ -5,8 +5,9 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 use super::{
     Abi, CHECKPOINT_INTERVALS, Collector, Config, DEFAULT_BTF, DEFAULT_CHECKPOINT_INTERVAL, DEFAULT_LISTEN,
     DEFAULT_PIN_DIR, DEFAULT_SUSPICIOUS_AFTER, Direction, DiscoverSettings, HookChoice, JoinSettings,
-    LabelSource, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, Pattern,
-    ProcessMatch, RatioSettings, ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service, Target,
+    LabelSource, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES,
+    OtlpSettings, Pattern, ProcessMatch, RatioSettings, ReportProbe, RequestProbe, SdkArgs, SdkProbe,
+    Service, Target,
     reader::{Fields, Node, Reader},
     units,
 };
@@ -28,6 +29,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
             "join",
             "ratio",
             "page",
+            "export",
         ],
     );
     let source = fields.optional("source").and_then(|node| reader.text(&node));
@@ -44,6 +46,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
     let join = fields.optional("join").map(|node| join(reader, &node));
     let ratio = fields.optional("ratio").map(|node| ratio(reader, &node));
     let show_ids = fields.optional("page").and_then(|node| show_ids(reader, &node));
+    let otlp = fields.optional("export").and_then(|node| export(reader, &node));
     Config {
         source: source.unwrap_or_else(host_name),
         listen: listen.unwrap_or(DEFAULT_LISTEN),
@@ -58,6 +61,7 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
         join: join.unwrap_or_default(),
         ratio: ratio.unwrap_or_default(),
         show_ids: show_ids.unwrap_or(false),
+        otlp,
     }
 }
 
@@ -270,6 +274,44 @@ fn ratio(reader: &mut Reader, node: &Node<'_, '_>) -> RatioSettings {
 fn show_ids(reader: &mut Reader, node: &Node<'_, '_>) -> Option<bool> {
     let fields = reader.map(node, &["show_ids"]);
     fields.optional("show_ids").and_then(|node| reader.flag(&node))
+}
+
+/// What goes through the queue to the receiver.
+const MAX_TRIPLES_PER_SECOND: u32 = 1000;
+
+fn export(reader: &mut Reader, node: &Node<'_, '_>) -> Option<OtlpSettings> {
+    let fields = reader.map(node, &["otlp"]);
+    fields.optional("otlp").and_then(|node| otlp(reader, &node))
+}
+
+fn otlp(reader: &mut Reader, node: &Node<'_, '_>) -> Option<OtlpSettings> {
+    let fields = reader.map(node, &["endpoint", "show_ids", "broken_per_second", "complete_per_second"]);
+    let endpoint = fields.required(reader, "endpoint").and_then(|node| reader.parsed(&node, otlp_endpoint));
+    let show_ids = fields.optional("show_ids").and_then(|node| reader.flag(&node));
+    let mut limit =
+        |name| fields.optional(name).and_then(|node| reader.at_most(&node, MAX_TRIPLES_PER_SECOND));
+    let broken_per_second = limit("broken_per_second");
+    let complete_per_second = limit("complete_per_second");
+    Some(OtlpSettings {
+        endpoint: endpoint?,
+        show_ids: show_ids.unwrap_or(false),
+        broken_per_second: broken_per_second.unwrap_or(OtlpSettings::DEFAULT_BROKEN_PER_SECOND),
+        complete_per_second: complete_per_second.unwrap_or(OtlpSettings::DEFAULT_COMPLETE_PER_SECOND),
+    })
+}
+
+/// Where a receiver is, such as `http://127.0.0.1:4318`, without a slash at the end.
+fn otlp_endpoint(text: &str) -> Result<String, String> {
+    let is_base = |uri: &ureq::http::Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    };
+    match text.parse().ok().filter(is_base) {
+        Some(_) if text.contains('?') || text.trim_end_matches('/').ends_with("/v1/traces") => Err(format!(
+            "\"{text}\" is too much: /v1/traces is added to it; write it like `http://127.0.0.1:4318`"
+        )),
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+        None => Err(format!("\"{text}\" is no URL of a receiver; write it like `http://127.0.0.1:4318`")),
+    }
 }
 
 fn ratio_window(text: &str) -> Result<Duration, String> {

@@ -57,6 +57,8 @@ pub struct Config {
     pub ratio: RatioSettings,
     /// `page.show_ids`: show request and item ids of broken links on the page. Default: no.
     pub show_ids: bool,
+    /// `export.otlp`: triples as traces; `None`, the default: none.
+    pub otlp: Option<OtlpSettings>,
 }
 
 /// How processes are found.
@@ -277,6 +279,24 @@ impl Default for RatioSettings {
     }
 }
 
+/// Triples as traces, to a receiver of OTLP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpSettings {
+    /// `endpoint`: where the receiver is, without the path `/v1/traces` and without a slash at the end.
+    pub endpoint: String,
+    /// `show_ids`: send request and item ids. Default: no.
+    pub show_ids: bool,
+    /// `broken_per_second`: at most so many broken triples. Default 10.
+    pub broken_per_second: u32,
+    /// `complete_per_second`: at most so many complete ones. Default 1.
+    pub complete_per_second: u32,
+}
+
+impl OtlpSettings {
+    pub(crate) const DEFAULT_BROKEN_PER_SECOND: u32 = 10;
+    pub(crate) const DEFAULT_COMPLETE_PER_SECOND: u32 = 1;
+}
+
 /// Smallest ring buffer in bytes: sixteen pages.
 pub const MIN_RING_BYTES: u64 = 64 * 1024;
 /// Largest ring buffer in bytes.
@@ -322,6 +342,7 @@ impl Config {
             join,
             ratio,
             show_ids,
+            otlp,
         } = self;
         let equal = [
             ("source", *source == other.source),
@@ -337,6 +358,7 @@ impl Config {
             ("join", *join == other.join),
             ("ratio", *ratio == other.ratio),
             ("page", *show_ids == other.show_ids),
+            ("export", *otlp == other.otlp),
         ];
         equal.iter().filter(|(_, equal)| !equal).map(|(key, _)| *key).collect()
     }

@@ -211,6 +211,18 @@ impl Reader {
         }
     }
 
+    /// A whole number from 0 to `most`.
+    pub(super) fn at_most(&mut self, node: &Node<'_, '_>, most: u32) -> Option<u32> {
+        if let YamlData::Value(Scalar::Integer(value)) = &node.yaml.data
+            && let Ok(value) = u32::try_from(*value)
+            && value <= most
+        {
+            return Some(value);
+        }
+        self.problem(node, format!("not a whole number from 0 to {most}"));
+        None
+    }
+
     /// A text that is not empty, with `${NAME}` replaced by the environment's variable.
     pub(super) fn text(&mut self, node: &Node<'_, '_>) -> Option<String> {
         let YamlData::Value(Scalar::String(text)) = &node.yaml.data else {

@@ -28,6 +28,7 @@ fn the_smallest_file_gets_the_defaults() {
     assert_eq!(config.join.memory_limit, 1 << 30);
     assert_eq!((config.ratio.window, config.ratio.trusted_width), (Duration::from_secs(900), 0.01));
     assert!(!config.show_ids);
+    assert_eq!(config.otlp, None);
     assert_eq!(config.services[0].name, "recommend");
 }
 
@@ -55,6 +56,7 @@ services:
 join: { exposure_window: 1m, click_window: 2m, report_window: 3s, lateness: 4s, skew: 5ms, memory_limit: 64MiB }
 ratio: { window: 5m, trusted_width: 0.5% }
 page: { show_ids: true }
+export: { otlp: { endpoint: "https://collector:4318/", show_ids: true, broken_per_second: 0, complete_per_second: 7 } }
 "#;
     let config = parse(text).expect("valid");
     let service = &config.services[0];
@@ -72,6 +74,36 @@ page: { show_ids: true }
     assert_eq!(config.discover.hold_limit, Duration::from_secs(2));
     assert_eq!((config.ratio.window, config.ratio.trusted_width), (Duration::from_secs(300), 0.005));
     assert!(config.show_ids);
+    let otlp = config.otlp.as_ref().expect("configured");
+    assert_eq!(otlp.endpoint, "https://collector:4318");
+    assert_eq!((otlp.show_ids, otlp.broken_per_second, otlp.complete_per_second), (true, 0, 7));
+}
+
+#[test]
+fn traces_go_to_a_url_and_no_faster_than_allowed() {
+    let with = |otlp: &str| format!("{SMALLEST}export: {{ otlp: {{ {otlp} }} }}\n");
+    let line = with("").lines().count();
+    let config = parse(&with("endpoint: \"http://[::1]:4318\"")).expect("valid");
+    let otlp = config.otlp.expect("configured");
+    assert_eq!((otlp.show_ids, otlp.broken_per_second, otlp.complete_per_second), (false, 10, 1));
+    for (endpoint, part) in [
+        ("collector:4318", "no URL"),
+        ("grpc://collector:4317", "no URL"),
+        ("http://", "no URL"),
+        ("http://collector:4318/v1/traces", "/v1/traces is added"),
+        ("http://collector:4318?a=b", "too much"),
+    ] {
+        check_problems(&with(&format!("endpoint: \"{endpoint}\"")), &[(line, "export.otlp.endpoint", part)]);
+    }
+    check_problems(
+        &with("broken_per_second: 1001, complete_per_second: -1, colour: 1"),
+        &[
+            (line, "export.otlp", "`endpoint` is missing"),
+            (line, "export.otlp.broken_per_second", "from 0 to 1000"),
+            (line, "export.otlp.complete_per_second", "from 0 to 1000"),
+            (line, "export.otlp.colour", "unknown key"),
+        ],
+    );
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct Setup<'a> {
     pub windows: Windows,
     /// Where the daemon records events, if it does.
     pub record: Option<&'a Path>,
+    /// The receiver of traces, if there is one.
+    pub otlp: Option<&'a str>,
     /// The words, between spaces, of a command that ends with executing the words after its own.
     pub within: Option<&'a str>,
 }
@@ -63,6 +65,12 @@ impl Setup<'_> {
     /// The configuration file, publishing at `listen`.
     pub fn config(&self, listen: SocketAddr) -> String {
         let Windows { exposure, click, report } = self.windows;
+        let export = self.otlp.map(|endpoint| {
+            let endpoint = serde_json::Value::from(endpoint);
+            format!(
+                "export: {{ otlp: {{ endpoint: {endpoint}, show_ids: true, broken_per_second: 1000, complete_per_second: 1000 }} }}\n"
+            )
+        });
         format!(
             "source: demo\n\
              listen: {listen}\n\
@@ -79,7 +87,9 @@ impl Setup<'_> {
              \x20   report: {{ to: [\"{collector}\"] }}\n\
              join: {{ exposure_window: {exposure}s, click_window: {click}s, report_window: {report}s, \
              lateness: 2s, skew: 100ms }}\n\
-             page: {{ show_ids: true }}\n",
+             page: {{ show_ids: true }}\n\
+             {export}",
+            export = export.unwrap_or_default(),
             hooks = self.hooks.name(),
             service = self.service,
             exe = quoted(&self.fixture.service()),

@@ -100,6 +100,10 @@ pub struct DemoArgs {
     #[arg(long)]
     pub keep: bool,
 
+    /// Has the daemon send triples as traces to this receiver of OTLP: http://127.0.0.1:4318
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
+
     /// Starts the daemon by this command, which ends with executing the rest of its words: `setpriv ...`
     #[arg(long, value_name = "COMMAND")]
     pub within: Option<String>,
@@ -159,6 +163,7 @@ pub fn run(args: &DemoArgs, max_id_len: usize, out: &mut dyn Write) -> Result<bo
         listen: args.listen,
         windows: WINDOWS,
         record: args.record.as_deref(),
+        otlp: args.otlp.as_deref(),
         within: args.within.as_deref(),
     };
     // First of all: what starts after the capture is seen from its beginning.

@@ -120,6 +120,7 @@ fn the_daemon_takes_the_configuration_that_it_is_given() -> Result<()> {
         listen,
         windows: WINDOWS,
         record: None,
+        otlp: None,
         within: None,
     };
     let config = Config::parse(&setup.config(listen), "demo.yaml".as_ref())?;

@@ -14,10 +14,7 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{
-        StatusCode,
-        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
-    },
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -34,10 +31,6 @@ use crate::{domain::Releases, slo::Example};
 const STALL_LIMIT: Duration = Duration::from_secs(10);
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// The page brings its own style and nothing else, and a browser is told so.
-const PAGE_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
 
 /// One probe of the configuration and whether it is in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,8 +138,7 @@ async fn overview(State(status): State<Arc<Status>>) -> Response {
         let history = status.history.lock().unwrap_or_else(PoisonError::into_inner);
         View::new(&status.source, &history, &reading, (&probes, &examples), now)
     };
-    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, PAGE_POLICY)];
-    (headers, page::markup(&view).into_string()).into_response()
+    (page::headers(), page::markup(&view).into_string()).into_response()
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> Response {

@@ -12,6 +12,7 @@
 mod batch;
 mod input;
 mod line;
+mod page;
 mod pieces;
 mod pipeline;
 mod progress;
@@ -28,6 +29,7 @@ mod tests;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -45,6 +47,7 @@ use crate::domain::{Counts, Kind, Outcome};
 use crate::join::{Engine, Evicted, Fingerprinter, JoinConfig, JoinEvent, LabelsKey, LabelsTable, Reports};
 use batch::{Batch, MAX_NAMED_REJECTIONS, PieceReader, Recorded};
 use input::{Input, Packing};
+use page::Page;
 use pieces::{Cut, Pieces};
 use progress::Progress;
 
@@ -59,6 +62,10 @@ pub struct ReplayArgs {
     /// How to print the counts.
     #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
     pub output: OutputFormat,
+
+    /// Then show them on the page of the daemon, at this address, until Ctrl-C.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub serve: Option<SocketAddr>,
 
     /// How to join them.
     #[command(flatten)]
@@ -160,25 +167,32 @@ impl JoinArgs {
 }
 
 /// Replays the file, or `input` when the file is `-`; prints the counts to `output`, names what was
-/// rejected on `errors`, and shows how far it has come on `progress`.
+/// rejected on `errors`, and shows how far it has come on `progress`. Then serves the page, where that is asked for, until
+/// SIGINT or SIGTERM.
 ///
 /// # Errors
-/// The file cannot be opened, or the counts cannot be written. The input cannot be read to its end:
+/// The file cannot be opened, the counts cannot be written, or the page cannot be served. The input cannot be read to its end:
 /// then the counts of what was read are printed all the same.
 pub fn run(
     args: &ReplayArgs,
     input: impl Read + Send,
     mut output: impl Write,
-    errors: impl Write,
+    mut errors: impl Write,
     progress: ProgressDrawTarget,
 ) -> anyhow::Result<()> {
     let mut counts = Counts::default();
-    let visit = |outcome: &Outcome<LabelsKey>, _: &LabelsTable| counts.apply(outcome);
+    let mut page = args.serve.map(Page::open).transpose()?;
+    let visit = |outcome: &Outcome<LabelsKey>, labels: &LabelsTable| {
+        counts.apply(outcome);
+        if let Some(page) = &mut page {
+            page.judge(&outcome.map_labels(|key| Arc::clone(labels.get(key))));
+        }
+    };
     let Joined { rejected, end } = if args.file == Path::new("-") {
-        join_input(&args.join, "stdin", input, errors, Progress::new(progress, None), visit)?
+        join_input(&args.join, "stdin", input, &mut errors, Progress::new(progress, None), visit)?
     } else {
         let (name, file, length) = open(&args.file)?;
-        join_input(&args.join, &name, file, errors, Progress::new(progress, length), visit)?
+        join_input(&args.join, &name, file, &mut errors, Progress::new(progress, length), visit)?
     };
     counts.rejected = rejected;
     match args.output {
@@ -190,7 +204,11 @@ pub fn run(
     }
     .and_then(|()| output.flush())
     .context("write the counts")?;
-    end
+    end?;
+    match page {
+        Some(page) => page.serve(&args.file.display().to_string(), rejected, errors),
+        None => Ok(()),
+    }
 }
 
 /// Joins every line of the file, hands each outcome to `visit`, names what was rejected on `errors`, and

@@ -17,6 +17,7 @@ mod state;
 mod suspicion;
 mod takeover;
 mod tls;
+mod traces;
 mod worker;
 
 use std::{
@@ -36,6 +37,7 @@ use crate::{
     config::Config,
     export::{
         http::{self, Status},
+        otlp,
         recording::Recording,
     },
     join::{JoinConfig, Reports},
@@ -43,6 +45,7 @@ use crate::{
 };
 pub use reload::ConfigFile;
 use reload::Reload;
+use traces::Traces;
 
 /// What the daemon is told beside its configuration.
 #[derive(Debug, Default)]
@@ -82,7 +85,9 @@ pub fn run(config: &Config, file: &ConfigFile, options: &Options) -> anyhow::Res
 
     // Files and the port are open by now, whoever they belong to.
     privileges::keep_for_tracing().context("cannot give up capabilities")?;
-    let (worker, status) = prepare::prepare(config, options, recording)?;
+    let (traces, triples) = config.otlp.as_ref().filter(|_| options.serve).map(|_| otlp::queue()).unzip();
+    let (worker, status) = prepare::prepare(config, options, recording, traces)?;
+    let counts = worker.state.publisher.metrics.otlp_triples.clone();
     let metrics = worker.state.publisher.metrics.config_reload.clone();
     let mut reload =
         Reload::start(file, config, options, metrics).context("cannot start the reload thread")?;
@@ -102,12 +107,16 @@ pub fn run(config: &Config, file: &ConfigFile, options: &Options) -> anyhow::Res
         .context("cannot start the ingest thread")?;
 
     privileges::keep_for_serving().context("cannot give up capabilities")?;
+    let traces = triples.map(|triples| Traces::start(config, triples, counts)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the HTTP server")?;
     let pages = serve(listener, status, is_caught_up, &mut reload, options.duration, &stop, worker_done);
     let result = runtime.block_on(pages);
     if handle.join().is_err() && result.is_ok() {
         anyhow::bail!("the ingest thread panicked");
+    }
+    if let Some(traces) = traces {
+        traces.finish();
     }
     match result? {
         End::ForGood => Ok(()),

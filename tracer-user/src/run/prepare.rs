@@ -1,6 +1,9 @@
 //! The start: from nothing, or from what an earlier run left, to a worker that has everything in place.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, mpsc::SyncSender},
+};
 
 use anyhow::Context as _;
 
@@ -24,7 +27,7 @@ use crate::{
     config::{Config, SdkProbe, Service},
     discover::{self, Processes},
     durable::{RingPlace, StateDir},
-    export::{http::Status, recording::Recording},
+    export::{http::Status, otlp::Triple, recording::Recording},
     hold::{Gate, Policy},
     ingest::{
         clock::{self, Clock},
@@ -34,11 +37,13 @@ use crate::{
     telemetry::{KernelCollector, Metrics},
 };
 
-/// Restores what was kept, takes over or loads the kernel side, attaches everything and has capture on.
+/// Restores what was kept, takes over or loads the kernel side, attaches everything and has capture on. Triples that are
+/// judged from then on go into `traces`.
 pub(super) fn prepare(
     config: &Config,
     options: &Options,
     recording: Option<Recording>,
+    traces: Option<SyncSender<Triple>>,
 ) -> anyhow::Result<(Worker, Arc<Status>)> {
     let settings = settings(config, options)?;
     let boot_id = takeover::boot_id();
@@ -54,13 +59,19 @@ pub(super) fn prepare(
     let services: Arc<[_]> = config.services.clone().into();
     let join_config = join_config(config);
     let source: Arc<str> = config.source.as_str().into();
-    let publisher = Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source), config);
+    let mut publisher = Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source), config);
+    if let (Some(_), Some(settings)) = (&traces, &config.otlp) {
+        publisher.prepare_traces(settings);
+    }
     let processes = Processes::new(Arc::clone(&services));
     let mut state = State::new(join_config.clone(), publisher, processes, recording, source);
     let restored = match (&dir, checkpoint) {
         (Some(dir), Some(checkpoint)) => Some(takeover::restore(dir, &join_config, checkpoint, &mut state)?),
         _ => None,
     };
+    if let Some(traces) = traces {
+        state.publisher.tell_traces(traces);
+    }
 
     let fingerprint = fingerprint(&settings, config);
     let takeover = takeover::take_over(folder.as_ref(), &fingerprint, &boot_id, restored.as_ref(), &state)?;

@@ -58,6 +58,14 @@ pub(super) fn keep_across_execution() -> io::Result<()> {
     permitted.iter().try_for_each(|capability| configure_capability_in_ambient_set(capability, true))
 }
 
+/// Leaves this thread nothing: it only sends.
+///
+/// # Errors
+/// As [`keep_for_tracing`].
+pub(super) fn keep_nothing() -> io::Result<()> {
+    keep(CapabilitySet::empty())
+}
+
 fn keep(wanted: CapabilitySet) -> io::Result<()> {
     let CapabilitySets { permitted, .. } = capabilities(None)?;
     let kept = permitted & wanted;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
@@ -11,11 +11,14 @@ use tracer_common::counters::Hook;
 use super::{coverage::Coverage, losses::LossMeter, suspicion::Suspicion};
 use crate::{
     attach::Counters,
-    config::{Config, Service},
+    config::{Config, OtlpSettings, Service},
     discover::{Answer, Processes},
     domain::{Edge, Event, Kind, Outcome},
     durable::{DaemonState, LossState},
-    export::http::{ProbeState, Status},
+    export::{
+        http::{ProbeState, Status},
+        otlp,
+    },
     hold,
     ingest::{clock::Clock, interpret::Reason},
     join::{Evicted, Join},
@@ -36,6 +39,8 @@ pub(super) struct Publisher {
     source: Arc<str>,
     links: BrokenLinks,
     examples: Examples,
+    /// Triples as traces, where they are wanted.
+    traces: Option<otlp::Tap>,
     losses: LossMeter,
     /// What was lost since the last publication was lost after this time.
     losses_after_ns: u64,
@@ -70,6 +75,7 @@ impl Publisher {
             source,
             links: BrokenLinks::new(ns(config.ratio.window), reach),
             examples: Examples::new(config.show_ids),
+            traces: None,
             losses: LossMeter::default(),
             losses_after_ns: 0,
             services: config.services.clone(),
@@ -78,6 +84,18 @@ impl Publisher {
             evicted: Evicted::default(),
             held: hold::Counts::default(),
             last: None,
+        }
+    }
+
+    /// Keeps what may be told as traces from now on.
+    pub(super) fn prepare_traces(&mut self, settings: &OtlpSettings) {
+        self.traces = Some(otlp::Tap::new(settings));
+    }
+
+    /// Tells it from now on: what comes before is of a journal, and was judged before a restart.
+    pub(super) fn tell_traces(&mut self, queue: SyncSender<otlp::Triple>) {
+        if let Some(traces) = &mut self.traces {
+            traces.open(queue, self.metrics.otlp_triples.clone());
         }
     }
 
@@ -144,6 +162,9 @@ impl Publisher {
     /// An event that goes into the join now.
     pub(super) fn note_event(&mut self, event: &Event) {
         self.examples.note(event);
+        if let Some(traces) = &mut self.traces {
+            traces.note(event);
+        }
     }
 
     /// Counts outcomes and takes them out of `out`.
@@ -152,6 +173,9 @@ impl Publisher {
             self.metrics.count(&outcome);
             self.links.count(&outcome);
             self.examples.judge(&outcome);
+            if let Some(traces) = &mut self.traces {
+                traces.judge(&outcome);
+            }
         }
     }
 

@@ -85,7 +85,10 @@ pub struct Metrics {
     checkpoint_pause: Histogram,
     /// What could not be kept.
     pub checkpoint_failures: IntCounterVec,
-    /// Every counter: all of them outlive the process.
+    /// Triples as traces, by [`Fate`](crate::export::otlp::Fate). They begin at 0 with each process, because what one that was killed had
+    /// told is not known.
+    pub otlp_triples: IntCounterVec,
+    /// Every counter but these: all of them outlive the process.
     durable: Vec<IntCounterVec>,
 }
 
@@ -153,6 +156,8 @@ impl Metrics {
         let gap = HistogramOpts::new(gap.name(), gap.help()).buckets(GAP_BUCKETS.to_vec());
         let attach_gap = HistogramVec::new(gap, &["service"])?;
         registry.register(Box::new(attach_gap.clone()))?;
+        let otlp_triples = IntCounterVec::new(of(Metric::OtlpTriples), &["outcome"])?;
+        registry.register(Box::new(otlp_triples.clone()))?;
         let metrics = Self {
             received: counters(Metric::ReceivedRecords, &["probe", "outcome"])?,
             further: counters(Metric::FurtherMessages, &["probe"])?,
@@ -185,6 +190,7 @@ impl Metrics {
             checkpoint: gauge(Metric::Checkpoint)?,
             checkpoint_pause: pause,
             checkpoint_failures: counters(Metric::CheckpointFailures, &["what"])?,
+            otlp_triples,
             durable,
             config_reload: ConfigReload {
                 successful: gauge(Metric::ConfigReloadSuccessful)?,

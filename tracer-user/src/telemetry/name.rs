@@ -71,6 +71,8 @@ pub enum Metric {
     CheckpointPause,
     /// What could not be kept.
     CheckpointFailures,
+    /// Triples as traces.
+    OtlpTriples,
     /// Whether the configuration's file was right when it was last read.
     ConfigReloadSuccessful,
     /// When it last was.
@@ -120,6 +122,7 @@ impl Metric {
         Self::Checkpoint,
         Self::CheckpointPause,
         Self::CheckpointFailures,
+        Self::OtlpTriples,
         Self::ConfigReloadSuccessful,
         Self::ConfigReloadSuccessTime,
         Self::BuildInfo,
@@ -164,6 +167,7 @@ impl Metric {
             Self::Checkpoint => "linktracer_checkpoint_timestamp_seconds",
             Self::CheckpointPause => "linktracer_checkpoint_pause_seconds",
             Self::CheckpointFailures => "linktracer_checkpoint_failures_total",
+            Self::OtlpTriples => "linktracer_otlp_triples_total",
             Self::ConfigReloadSuccessful => "linktracer_config_last_reload_successful",
             Self::ConfigReloadSuccessTime => "linktracer_config_last_reload_success_timestamp_seconds",
             Self::BuildInfo => "linktracer_build_info",
@@ -231,6 +235,9 @@ impl Metric {
             Self::Checkpoint => "When the last checkpoint was written, as Unix time; 0 without one.",
             Self::CheckpointPause => "How long the join stood still for a checkpoint.",
             Self::CheckpointFailures => "Checkpoints and journal entries that could not be written.",
+            Self::OtlpTriples => {
+                "Complete and broken triples that were judged since the start, by what became of them as traces."
+            }
             Self::ConfigReloadSuccessful => {
                 "1 when the configuration was valid when it was last read (at the start, at SIGHUP), else 0."
             }

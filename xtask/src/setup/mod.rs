@@ -20,7 +20,10 @@ use anyhow::{Result, bail};
 pub(crate) use self::{
     apt::fetch_into,
     lists::OtherLists,
-    steps::{EXPR, NGINX, PROMETHEUS, Step, busybox, chart_checkers, extracted, go_binary, node_folder},
+    steps::{
+        EXPR, NGINX, PROMETHEUS, Step, busybox, chart_checkers, extracted, go_binary, node_folder,
+        otlp_receiver, promtool_3,
+    },
 };
 use crate::machine::Machine;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::{Purpose, apt, linker, mounts, toolchain};
+use super::{OtherLists, Purpose, apt, linker, mounts, toolchain};
 use crate::{
     command::{command, quietly},
     kernel_side::find_program,
@@ -102,7 +102,9 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
             java(),
             nginx(),
             prometheus(),
+            promtool_3_step(),
             browser(),
+            otlp_receiver_step(),
             expr(),
         ]);
     }
@@ -256,6 +258,31 @@ const CHART_CHECKERS: [&str; 3] = ["helm-python-sdk==0.2.2", "kubernetes-validat
 /// Where [`chart_checkers_step`] puts its packages.
 pub(crate) fn chart_checkers(machine: &Machine) -> PathBuf {
     machine.cache.join("chart-checkers")
+}
+
+/// A receiver of OTLP that prints what it takes, within Python packages.
+fn otlp_receiver_step() -> Step {
+    Step {
+        name: "oteltap 1.0.0",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| otlp_receiver(machine).join("oteltap").is_dir(),
+        install: |machine| {
+            let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
+            quietly(pip.arg(otlp_receiver(machine)).args(OTLP_RECEIVER))?;
+            Ok("extracted".to_owned())
+        },
+        by_hand: ByHand::Commands(
+            "python3 -m pip install --target FOLDER oteltap==1.0.0, and LINKTRACER_OTELTAP=FOLDER",
+        ),
+    }
+}
+
+const OTLP_RECEIVER: [&str; 3] = ["oteltap==1.0.0", "opentelemetry-proto==1.45.2", "protobuf==7.36.2"];
+
+/// Where [`otlp_receiver_step`] puts its packages.
+pub(crate) fn otlp_receiver(machine: &Machine) -> PathBuf {
+    machine.cache.join("oteltap-1.0.0")
 }
 
 fn browser() -> Step {
@@ -431,6 +458,31 @@ fn prometheus() -> Step {
             zypper: "golang-github-prometheus-prometheus",
         },
     }
+}
+
+/// Debian 12 has Prometheus 2.42. The checker of a newer Debian has nothing that it links to.
+fn promtool_3_step() -> Step {
+    Step {
+        name: "promtool 3",
+        doing: "fetching",
+        needs_root: false,
+        is_there: |machine| promtool_3(machine).exists(),
+        install: |machine| {
+            let lists = OtherLists::fetch(machine, &["forky"])?;
+            apt::fetch_into(machine, Some(&lists), "promtool", &machine.cache.join(PROMTOOL_3), |_, _| {
+                Ok(())
+            })?;
+            Ok("extracted".to_owned())
+        },
+        by_hand: ByHand::Commands("that of any Prometheus 3: LINKTRACER_PROMTOOL_3=PATH/TO/promtool"),
+    }
+}
+
+const PROMTOOL_3: &str = "promtool-3";
+
+/// Where [`promtool_3_step`] puts its `promtool`.
+pub(crate) fn promtool_3(machine: &Machine) -> PathBuf {
+    machine.cache.join(PROMTOOL_3).join("usr/bin/promtool")
 }
 
 fn expr() -> Step {

@@ -1,10 +1,12 @@
 //! The page as HTML. Every value goes in escaped: releases and groups come from processes that may lie.
 
+use std::time::{Duration, SystemTime};
+
 use maud::{DOCTYPE, Markup, html};
 
 use super::{
     chart::{Row, bar, columns},
-    view::{BrokenLink, EdgeHistory, Funnel, Note, Release, Service, View, grouped},
+    view::{BrokenLink, EdgeHistory, Funnel, Note, Recorded, Release, Service, View, grouped},
 };
 use crate::{build, domain::Edge, slo::Ids};
 
@@ -21,24 +23,27 @@ pub fn markup(view: &View) -> Markup {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                meta http-equiv="refresh" content=(REFRESH_SECONDS);
+                @if view.recorded.is_none() { meta http-equiv="refresh" content=(REFRESH_SECONDS); }
                 title { "linktracer on " (view.source) }
                 style { (maud::PreEscaped(STYLE)) }
             }
             body {
                 header {
                     h1 { "linktracer" }
-                    p { (view.source) ", " (span(view.minutes)) ". Version " (build::VERSION) "." }
+                    p { (view.source) ", " (span(view)) ". Version " (build::VERSION) "." }
                 }
                 main {
                     (notes(&view.notes))
                     @if view.services.is_empty() { p { "Nothing was judged yet." } }
-                    @for service in &view.services { (self::service(service, view.minutes)) }
+                    @for service in &view.services { (self::service(service, view)) }
                 }
                 footer {
                     p {
-                        a href="/metrics" { "metrics" } " · " a href="/releases" { "releases" } " · " a href="/readyz" { "probes" } " · "
-                        a href="/healthz" { "health" }
+                        a href="/metrics" { "metrics" }
+                        @if view.recorded.is_none() {
+                            " · " a href="/releases" { "releases" } " · " a href="/readyz" { "probes" } " · "
+                            a href="/healthz" { "health" }
+                        }
                     }
                 }
             }
@@ -46,8 +51,15 @@ pub fn markup(view: &View) -> Markup {
     }
 }
 
-fn span(minutes: usize) -> String {
-    match minutes {
+fn span(view: &View) -> String {
+    if let Some(Recorded { from_ns, to_ns }) = view.recorded {
+        let [from, to] = [from_ns, to_ns].map(|ns| {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(ns);
+            humantime::format_rfc3339_seconds(time)
+        });
+        return format!("recorded from {from} to {to}");
+    }
+    match view.minutes {
         1 => "since the daemon's start, less than a minute ago".to_owned(),
         minutes => format!("the last {} minutes", minutes - 1),
     }
@@ -65,18 +77,18 @@ fn notes(notes: &[Note]) -> Markup {
     }
 }
 
-fn service(service: &Service, minutes: usize) -> Markup {
+fn service(service: &Service, view: &View) -> Markup {
     html! {
         section class="service" {
             h2 { (service.name) }
             (funnel(&service.funnel))
             h3 { "Broken links" }
             div class="edges" {
-                @for edge in &service.edges { (self::edge(edge, minutes)) }
+                @for edge in &service.edges { (self::edge(edge, view)) }
             }
             h3 { "Releases" }
             (releases(&service.releases))
-            (examples(&service.examples))
+            (examples(&service.examples, view.recorded.is_some()))
         }
     }
 }
@@ -107,7 +119,7 @@ fn funnel(funnel: &Funnel) -> Markup {
     }
 }
 
-fn edge(edge: &EdgeHistory, minutes: usize) -> Markup {
+fn edge(edge: &EdgeHistory, view: &View) -> Markup {
     let rows: Vec<Row<'_>> =
         edge.broken.iter().enumerate().map(|(at, (name, counts))| Row { name, colour: at, counts }).collect();
     html! {
@@ -115,7 +127,9 @@ fn edge(edge: &EdgeHistory, minutes: usize) -> Markup {
             figcaption {
                 b { (title(edge.edge)) } " " span class="ratio" { (percent(edge.ratio())) } " broken"
             }
-            (columns(&format!("{} broken by minute", title(edge.edge)), minutes, &rows))
+            @if view.recorded.is_none() {
+                (columns(&format!("{} broken by minute", title(edge.edge)), view.minutes, &rows))
+            }
             table {
                 @for (at, (reason, counts)) in edge.broken.iter().enumerate() {
                     tr {
@@ -150,21 +164,27 @@ fn releases(releases: &[Release]) -> Markup {
                     td class="number" { (grouped(release.funnel.clicks)) }
                     td class="number" { (percent(release.funnel.click_through_rate())) }
                     td class="number" { (percent(release.funnel.linked_click_through_rate())) }
-                    @for ratio in &release.ratios { td class="number" { (percent(*ratio)) } }
+                    @for (ratio, reason) in release.ratios.iter().zip(&release.reasons) {
+                        td class="number" {
+                            (percent(*ratio))
+                            @if let Some(reason) = reason { " " span class="reason" { (reason) } }
+                        }
+                    }
                 }
             }
         }
     }
 }
 
-fn examples(examples: &[BrokenLink]) -> Markup {
+fn examples(examples: &[BrokenLink], is_recorded: bool) -> Markup {
+    let age = if is_recorded { "seconds before the end" } else { "seconds ago" };
     let with_ids = examples.iter().any(|example| example.ids.is_some());
     html! {
         @if !examples.is_empty() {
             h3 { "Broken lately" }
             table class="examples" {
                 tr {
-                    th scope="col" { "link" } th scope="col" { "reason" } th scope="col" { "seconds ago" }
+                    th scope="col" { "link" } th scope="col" { "reason" } th scope="col" { (age) }
                     th scope="col" { "release" } th scope="col" { "group" }
                     @if with_ids {
                         th scope="col" { "request id" } th scope="col" { "item id" } th scope="col" { "process" }
@@ -226,6 +246,7 @@ mod tests {
             group: "\"'><img src=x>".to_owned(),
             funnel: Funnel::default(),
             ratios: vec![None; 4],
+            reasons: vec![Some("<script>alert(3)</script>".to_owned()); 4],
         };
         let example = BrokenLink {
             edge: Edge::Triple,
@@ -242,7 +263,13 @@ mod tests {
             releases: vec![release],
             examples: vec![example],
         };
-        let view = View { source: "<b>".to_owned(), minutes: 1, notes: Vec::new(), services: vec![service] };
+        let view = View {
+            source: "<b>".to_owned(),
+            minutes: 1,
+            recorded: None,
+            notes: Vec::new(),
+            services: vec![service],
+        };
         let page = markup(&view).into_string();
         assert!(!page.contains("<script") && !page.contains("<img") && !page.contains("<b>,"), "{page}");
         assert!(page.contains("&lt;script&gt;"));
@@ -250,7 +277,13 @@ mod tests {
 
     #[test]
     fn a_page_asks_nobody_else_for_anything() {
-        let view = View { source: "a".to_owned(), minutes: 1, notes: Vec::new(), services: Vec::new() };
+        let view = View {
+            source: "a".to_owned(),
+            minutes: 1,
+            recorded: None,
+            notes: Vec::new(),
+            services: Vec::new(),
+        };
         let page = markup(&view).into_string();
         for forbidden in ["http:", "https:", "//", "@import", "url(", "<script", "<link"] {
             assert!(!page.contains(forbidden), "{forbidden} in {page}");

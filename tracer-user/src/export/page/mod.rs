@@ -15,7 +15,16 @@ mod view;
 pub use history::History;
 pub use html::markup;
 pub use reading::Reading;
-pub use view::View;
+pub use view::{Recorded, View};
+
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName};
 
 /// How many minutes the page looks back.
 pub const MINUTES: usize = 60;
+
+/// What goes with the page: it brings its own style and nothing else, and a browser is told so.
+pub const fn headers() -> [(HeaderName, &'static str); 2] {
+    const POLICY: &str =
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
+    [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, POLICY)]
+}

@@ -18,12 +18,23 @@ use crate::{
 pub struct View {
     /// The node.
     pub source: String,
-    /// How many minutes are shown, the running one included; at most 61.
+    /// How many minutes are shown, the running one included; at most 61. Of a recording 1: all of it.
     pub minutes: usize,
+    /// Of which time a recording is; `None` on the page of a daemon.
+    pub recorded: Option<Recorded>,
     /// Whether the numbers can be relied on, in words.
     pub notes: Vec<Note>,
     /// By name.
     pub services: Vec<Service>,
+}
+
+/// From the first event to the last one that was judged, in nanoseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// The first.
+    pub from_ns: u64,
+    /// The last.
+    pub to_ns: u64,
 }
 
 /// A sentence on the tracer's own state.
@@ -148,6 +159,14 @@ impl EdgeHistory {
         share(self.broken_count(), self.broken_count() + self.whole)
     }
 
+    /// Why most of the broken ones are.
+    fn main_reason(&self) -> Option<&str> {
+        // What breaks a triple is said of the other edges.
+        let broken = self.broken.iter().filter(|_| self.edge != Edge::Triple);
+        let counted = broken.map(|(reason, row)| (row.iter().sum::<u64>(), reason));
+        counted.max().map(|(_, reason)| reason.as_str())
+    }
+
     fn add(&mut self, outcome: &str, row: &[u64]) {
         let count: u64 = row.iter().sum();
         match is_broken(outcome) {
@@ -173,6 +192,8 @@ pub struct Release {
     pub funnel: Funnel,
     /// Broken-link ratio of each edge, in the order of [`Edge::ALL`]; `None` where there is nothing to judge.
     pub ratios: Vec<Option<f64>>,
+    /// The reason of most of its broken links, of each edge but the triple; `None` where none is broken.
+    pub reasons: Vec<Option<String>>,
 }
 
 /// Does an outcome of `linktracer_links_total` count as broken? `None` when it is in no ratio.
@@ -192,25 +213,48 @@ impl View {
         now: u64,
     ) -> Self {
         let rows = history.rows(reading);
-        let mut by_service: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-        for (series, _) in reading.gauges(Metric::TargetProcesses) {
-            by_service.entry(series.label("service")).or_default();
-        }
-        for row in &rows {
-            if row.0.is(Metric::Links) || row.0.is(Metric::Requests) {
-                by_service.entry(row.0.label("service")).or_default().push(row);
-            }
-        }
         Self {
             source: source.to_owned(),
             minutes: history.columns(),
+            recorded: None,
             notes: notes(&rows, reading, probes, now),
-            services: by_service
-                .into_iter()
-                .map(|(name, rows)| service(name, &rows, examples, now))
-                .collect(),
+            services: services(&rows, reading, examples, now),
         }
     }
+
+    /// The page of the recording `name`, of which so many lines could not be read, once all of it was counted.
+    pub fn of_recording(
+        name: &str,
+        recorded: Recorded,
+        reading: &Reading,
+        examples: &[Example],
+        rejected: u64,
+    ) -> Self {
+        let mut history = History::default();
+        history.record(&Reading::default());
+        let rows = history.rows(reading);
+        let now = recorded.to_ns / 1_000_000_000;
+        Self {
+            source: name.to_owned(),
+            minutes: history.columns(),
+            recorded: Some(recorded),
+            notes: recording_notes(rejected),
+            services: services(&rows, reading, examples, now),
+        }
+    }
+}
+
+fn services(rows: &[Row], reading: &Reading, examples: &[Example], now: u64) -> Vec<Service> {
+    let mut by_service: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    for (series, _) in reading.gauges(Metric::TargetProcesses) {
+        by_service.entry(series.label("service")).or_default();
+    }
+    for row in rows {
+        if row.0.is(Metric::Links) || row.0.is(Metric::Requests) {
+            by_service.entry(row.0.label("service")).or_default().push(row);
+        }
+    }
+    by_service.into_iter().map(|(name, rows)| service(name, &rows, examples, now)).collect()
 }
 
 /// A series and its growth by minute.
@@ -222,11 +266,15 @@ fn service(name: &str, rows: &[&Row], examples: &[Example], now: u64) -> Service
         let key = (row.0.label("release"), row.0.label("group"));
         by_release.entry(key).or_default().push(row);
     }
-    let releases = by_release.into_iter().map(|((release, group), rows)| Release {
-        release: release.to_owned(),
-        group: group.to_owned(),
-        funnel: funnel(&rows),
-        ratios: edges(&rows).iter().map(EdgeHistory::ratio).collect(),
+    let releases = by_release.into_iter().map(|((release, group), rows)| {
+        let edges = edges(&rows);
+        Release {
+            release: release.to_owned(),
+            group: group.to_owned(),
+            funnel: funnel(&rows),
+            ratios: edges.iter().map(EdgeHistory::ratio).collect(),
+            reasons: edges.iter().map(|edge| edge.main_reason().map(str::to_owned)).collect(),
+        }
     });
     Service {
         name: name.to_owned(),
@@ -297,6 +345,21 @@ fn notes(rows: &[Row], reading: &Reading, probes: &[ProbeState], now: u64) -> Ve
             notes.push(doubt(format!("The join is {lag:.0} seconds behind the clock.")));
         }
     }
+    notes
+}
+
+/// A recording has what was seen, and nothing of what was not.
+fn recording_notes(rejected: u64) -> Vec<Note> {
+    let mut notes = vec![doubt(
+        "A recording does not say what its daemon lost while it was made, or what it did not cover."
+            .to_owned(),
+    )];
+    notes.push(match rejected {
+        0 => fine("Every line of it could be read.".to_owned()),
+        count => {
+            doubt(format!("{} lines could not be read, and each may have been an event.", grouped(count)))
+        }
+    });
     notes
 }
 
@@ -381,7 +444,7 @@ pub(super) fn grouped(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Edge, Funnel, History, Metric, ProbeState, Reading, View, grouped};
+    use super::{Edge, Funnel, History, Metric, ProbeState, Reading, Recorded, View, grouped};
     use crate::export::page::reading::tests::series;
 
     fn link(edge: &str, outcome: &str, release: &str, count: u64) -> (super::Series, u64) {
@@ -451,6 +514,25 @@ mod tests {
                 ("b", vec![Some(1.0), Some(1.0), None, Some(1.0)])
             ]
         );
+    }
+
+    #[test]
+    fn a_release_has_the_reason_of_most_of_its_broken_links() {
+        let view = view(&reading(), &[]);
+        let reasons: Vec<_> =
+            view.services[0].releases.iter().map(|release| release.reasons.clone()).collect();
+        let some = |reason: &str| Some(reason.to_owned());
+        assert_eq!(reasons, [vec![None; 4], vec![some("orphan"), some("mismatch"), None, None]]);
+    }
+
+    #[test]
+    fn of_a_recording_all_is_shown_and_what_it_cannot_say_is_said() {
+        let recorded = Recorded { from_ns: 0, to_ns: 1 };
+        let view = View::of_recording("a.jsonl", recorded, &reading(), &[], 1234);
+        assert_eq!((view.services[0].funnel.clicks, view.minutes), (40, 1));
+        let doubts: Vec<_> = view.notes.iter().filter(|note| note.doubt).map(|note| &*note.text).collect();
+        assert_eq!(doubts.len(), 2, "{doubts:?}");
+        assert!(doubts[1].starts_with("1,234 lines could not be read"), "{doubts:?}");
     }
 
     #[test]
