@@ -3,9 +3,11 @@
 //! End-to-end tests run the built binary as a person would, as root, on this machine's kernel. Each
 //! cleans up after itself: processes are children that are killed when their handle is dropped.
 
+pub mod cgroups;
 pub mod commanded;
 pub mod daemon;
 pub mod go;
+pub mod kubernetes;
 pub mod promtool;
 pub mod reference;
 pub mod server;

@@ -109,6 +109,8 @@ pub(super) struct Coverage {
     /// For each service what is missing because names of collectors have no address.
     unknown_names: Vec<Option<String>>,
     tls: TlsProbes,
+    /// How the watch of pods stands, where there is one.
+    pods: Option<ProbeState>,
 }
 
 /// Why a place has no probe.
@@ -153,7 +155,17 @@ impl Coverage {
         let hooks = hooks.iter().map(|attached| attached.hook).collect();
         let unknown_names = vec![None; services.len()];
         let (sites, expected, tls) = (HashMap::new(), Expectations::default(), TlsProbes::default());
-        Self { services, hooks, sites, expected, horizon_ns: 0, moves: Vec::new(), unknown_names, tls }
+        Self {
+            services,
+            hooks,
+            sites,
+            expected,
+            horizon_ns: 0,
+            moves: Vec::new(),
+            unknown_names,
+            tls,
+            pods: None,
+        }
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
@@ -193,16 +205,30 @@ impl Coverage {
         }
     }
 
-    /// Looks for the SDK's functions in a process of the service from now on. `seen`: it executed its program at
-    /// `started_ns`; else it was found then.
-    pub(super) fn expect(&mut self, pid: u32, service: usize, started_ns: u64, seen: bool) {
-        if has_tls(&self.services[service]) {
+    /// Takes how the watch of pods stands.
+    pub(super) fn set_pods(&mut self, pods: Option<ProbeState>) {
+        self.pods = pods;
+    }
+
+    /// Looks from now on for the SDK's functions in a process that may be of these services, and no longer for those
+    /// of its earlier program. `seen`: it executed its program at `started_ns`; else it was found then.
+    pub(super) fn expect(&mut self, pid: u32, services: &[usize], started_ns: u64, seen: bool) {
+        self.expected.keep(pid, None);
+        if services.iter().any(|service| has_tls(&self.services[*service])) {
             self.tls.expect(pid, started_ns);
         }
-        let missing: Vec<_> = sdk_probes(&self.services[service]).map(|(function, _)| function).collect();
-        if !missing.is_empty() {
-            self.expected.add(Expected::new(pid, service, missing, started_ns, seen));
+        for service in services {
+            let missing: Vec<_> =
+                sdk_probes(&self.services[*service]).map(|(function, _)| function).collect();
+            if !missing.is_empty() {
+                self.expected.add(Expected::new(pid, *service, missing, started_ns, seen));
+            }
         }
+    }
+
+    /// The process is of this service only, or of none.
+    pub(super) fn keep_expecting(&mut self, pid: u32, service: Option<usize>) {
+        self.expected.keep(pid, service);
     }
 
     /// Attaches to what a program will have mapped that the process `pid` is about to execute, as one of these
@@ -366,6 +392,7 @@ impl Coverage {
                 state("report", hooks.or_else(|| self.unknown_names[index].clone()), None);
             }
         }
+        states.extend(self.pods.clone());
         states
     }
 

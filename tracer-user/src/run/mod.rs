@@ -9,6 +9,7 @@ mod coverage;
 mod durability;
 mod expected;
 mod losses;
+mod pods;
 mod prepare;
 mod privileges;
 mod publish;

@@ -34,6 +34,14 @@ pub(super) fn keep_for_tracing() -> io::Result<()> {
     keep(for_tracing())
 }
 
+/// Leaves this thread nothing: it talks to the network, and needs none of it.
+///
+/// # Errors
+/// As [`keep_for_tracing`].
+pub(super) fn keep_none() -> io::Result<()> {
+    keep(CapabilitySet::empty())
+}
+
 /// Leaves this thread what serving needs; others are not affected.
 ///
 /// # Errors
