@@ -312,7 +312,10 @@ mod tests {
                 restored.make_again(change);
             }
             for other in [&replayed, &restored] {
-                assert_eq!((&other.queue, other.records, other.bytes), (&live.queue, live.records, live.bytes));
+                assert_eq!(
+                    (&other.queue, other.records, other.bytes),
+                    (&live.queue, live.records, live.bytes)
+                );
                 assert!(other.changes.is_empty(), "what is made again is no change");
             }
         }

@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-
 use super::{
     files,
     identity::{Builds, Identity},

@@ -336,7 +336,6 @@ impl Processes {
     pub fn has_wait(&self, number: u64) -> bool {
         self.unsettled.waits.contains_key(&number)
     }
-    }
 }
 
 /// May a process that hit this probe be of the service whose probe it is?

@@ -18,8 +18,7 @@ fn waiting(wanted: &str) -> Processes {
         "services: [{{ name: a, match: {{ {wanted} }}, release: [image_tag], request: {{ id: {{ header: x }} }} }}, {{ name: b, match: {{ exe: /b }}, request: {{ id: {{ header: x }} }} }}]"
     );
     let services: Arc<[_]> = Config::parse(&text, Path::new("test.yaml")).expect("valid").services.into();
-    let mut processes =
-        Processes::new(Arc::clone(&services), PodBook::followed(), Duration::from_secs(3600));
+    let mut processes = Processes::new(Arc::clone(&services), PodBook::followed(), Duration::from_secs(3600));
     let identity = Identity::read(&services[0], process::id(), &mut processes.builds);
     let wait = Wait {
         place: Place::Container { pod_uid: Some("u1".into()), container_id: Some("c1".into()) },
@@ -106,10 +105,7 @@ fn a_release_that_is_known_late_holds_from_then_on() {
     processes.learn_pods(pod("shop", &[]));
     let settlement = processes.give_up(0, 5).expect("it waited");
     assert!(matches!(settlement.settled, Settled::Of(_)) && !settlement.is_late);
-    assert_eq!(
-        processes.get(this).map(|process| process.labels_at(7).release.to_string()),
-        Some("".into())
-    );
+    assert_eq!(processes.get(this).map(|process| process.labels_at(7).release.to_string()), Some("".into()));
     processes.forget_waits();
     processes.learn_pods(pod("shop", &["c1"]));
     assert!(!only(processes.settle(true, 9)).is_late, "nothing was lost");
@@ -161,7 +157,8 @@ fn a_restart_changes_nothing_of_what_waits() {
         processes.look_again(7);
         assert_eq!((processes.wait_of(this, None), processes.wait_of(CHILD, Some(1))), (Some(0), None));
         processes.learn_pods(pod("shop", &["c1"]));
-        let Settlement { wait: 0, pids, settled: Settled::Of(of), .. } = only(processes.settle(true, 5)) else {
+        let Settlement { wait: 0, pids, settled: Settled::Of(of), .. } = only(processes.settle(true, 5))
+        else {
             panic!("is of the service");
         };
         assert_eq!((pids.len(), &*of.labels().release), (2, "7"));
