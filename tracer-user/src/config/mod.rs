@@ -179,7 +179,7 @@ impl Service {
 }
 
 /// Where a label's value comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum LabelSource {
     /// `env:NAME`: a variable of the process's environment at its start.
     Environment(String),

@@ -14,6 +14,7 @@ mod prepare;
 mod privileges;
 mod publish;
 mod reload;
+mod sites;
 mod state;
 mod suspicion;
 mod takeover;

@@ -236,7 +236,7 @@ impl Worker {
 
     /// Takes in what waits for nothing any more, and journals that it left in one batch with what it turned out to be.
     fn release_held(&mut self) -> anyhow::Result<()> {
-        let (mut batch, mut count) = (Batch::default(), 0);
+        let (mut batch, mut count) = (Batch::default(), 0_usize);
         while let Some(released) = self.state.held.release() {
             match released {
                 Released::Event(event) => {
