@@ -453,14 +453,14 @@ fn what_nobody_ever_says_is_lost_and_counted_and_the_rest_goes_on() {
     let trusted = || daemon.metric("linktracer_window_trustworthy", &[("service", "shop")]);
     wait_for("nothing is lost yet", LIMIT, || (trusted() == 1.0).then_some(()));
     // Held at first, then given up; what comes after that is lost at once.
-    ask(&shop, "held");
-    ask(&beside, "held");
-    ask(&nameless, "held");
+    ask(&shop, "shop-held");
+    ask(&beside, "plain-held");
+    ask(&nameless, "nameless-held");
     let waits = |outcome| daemon.metric("linktracer_pod_waits_total", &[("outcome", outcome)]);
     wait_for("the wait is over", LIMIT, || (waits("given_up") == 1.0).then_some(()));
-    ask(&shop, "later");
-    ask(&beside, "later");
-    ask(&nameless, "later");
+    ask(&shop, "shop-later");
+    ask(&beside, "plain-later");
+    ask(&nameless, "nameless-later");
     expect_triples(&daemon, "plain", "", "", 2 * CALLS);
     // It is of its service, whatever its image is; that another source stands in for that would be wrong.
     expect_triples(&daemon, "unlabelled", "", "", 2 * CALLS);
@@ -488,9 +488,9 @@ fn what_nobody_ever_says_is_lost_and_counted_and_the_rest_goes_on() {
     wait_for("both are known", LIMIT, || (daemon.metric("linktracer_known_pods", &[]) == 2.0).then_some(()));
     let moves = [("reason", "pod_unknown")];
     assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &moves), 1.0);
-    ask(&shop, "known");
+    ask(&shop, "shop-known");
     expect_triples(&daemon, "shop", "", "", CALLS);
-    ask(&nameless, "known");
+    ask(&nameless, "nameless-known");
     expect_triples(&daemon, "unlabelled", "5", "", CALLS);
     drop((shop, beside, nameless));
     daemon.finish();

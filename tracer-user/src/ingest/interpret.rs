@@ -436,8 +436,8 @@ mod tests {
             super::lose(&record(Hook::Write, 0, body), &mut |_| told += 1);
             told
         };
-        let message = b"HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\n\r\n";
-        assert_eq!(count(send(&message.repeat(3), false)), 3);
+        let messages = b"HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\n\r\n".repeat(3);
+        assert_eq!(count(send(&messages, false)), 3);
         assert_eq!(count(send(b"the rest of a body", false)), 1);
         assert_eq!(count(Body::Sdk { request_id: b"HTTP/1.HTTP/1.", item_id: b"" }), 1);
     }
