@@ -471,7 +471,7 @@ fn what_nobody_ever_says_is_lost_and_counted_and_the_rest_goes_on() {
         (lost("click") == f64::from(2 * CALLS)).then_some(())
     });
     assert_eq!(lost("exposure"), f64::from(2 * CALLS));
-    assert_eq!(lost("write"), f64::from(2 * 2 * CALLS), "two answers each");
+    assert_eq!(lost("sendto"), f64::from(2 * 2 * CALLS), "two answers each");
     assert_eq!(events(&daemon, &[("service", "shop")]), 0.0);
     assert_eq!(
         daemon.metric("linktracer_lost_events_total", &[("reason", "pod_unknown")]),
