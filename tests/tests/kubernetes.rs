@@ -1,7 +1,7 @@
 //! Services that only Kubernetes can tell from others: real processes in cgroups named as the kubelet and the runtimes
 //! name them, and a stand-in for the API server that knows their pods.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, thread, time::Duration};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -353,6 +353,71 @@ fn daemons_that_are_killed_while_records_wait_count_each_once() {
     assert_eq!(daemon.metric("linktracer_received_records_total", &clicks), f64::from(6 * CALLS));
     assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &[]), 0.0, "{}", daemon.log());
     drop(beside);
+    daemon.finish();
+    drop(pinned);
+}
+
+#[test]
+fn daemons_that_are_killed_at_any_moment_while_pods_become_known_count_each_once() {
+    const PODS: u32 = 12;
+    let scene = Scene::new(Version::Two);
+    let pinned = Pinned::new(scene.scratch.path());
+    let server = ApiServer::start_at(scene.api);
+    let services = scene.service("shop", "namespace: shop | release: [image_tag]");
+    let start = || scene.daemon_with(pinned.settings(), "30s", &services);
+    let mut daemon = start();
+    // They run on: one that ends before a daemon has looked at it is known by nobody.
+    let mut running_on = Vec::new();
+    for number in 1..=PODS {
+        let process = scene.start(&systemd(&pod_uid(number), "cri-containerd", &container_id(number)), &[]);
+        ask(&process, &format!("p{number}"));
+        running_on.push(process);
+        let pod = running(&format!("shop-{number}"), number, "shop", json!({}), "shop:1");
+        // From before the daemon hears of the pod to after everything was taken in.
+        server.apply(pod);
+        thread::sleep(Duration::from_millis(u64::from(number * 7 % PODS) * 4));
+        daemon.signal(Signal::KILL);
+        drop(daemon);
+        daemon = start();
+    }
+    // What each is outlived the daemon that was told.
+    for (number, process) in running_on.iter().enumerate() {
+        ask(process, &format!("again{number}"));
+    }
+    expect_triples(&daemon, "shop", "1", "", 2 * PODS * CALLS);
+    expect_whole(&daemon);
+    let clicks = [("probe", "click")];
+    assert_eq!(daemon.metric("linktracer_received_records_total", &clicks), f64::from(2 * PODS * CALLS));
+    assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &[]), 0.0, "{}", daemon.log());
+    drop(running_on);
+    daemon.finish();
+    drop(pinned);
+}
+
+#[test]
+fn a_restart_without_the_api_changes_nothing_of_what_is_known() {
+    let scene = Scene::new(Version::Two);
+    let pinned = Pinned::new(scene.scratch.path());
+    let server = ApiServer::start_at(scene.api);
+    server.apply(running("shop", 1, "shop", json!({}), "shop:3"));
+    let services = scene.service("shop", "namespace: shop | release: [image_tag]");
+    let start = || scene.daemon_with(pinned.settings(), "1s", &services);
+    let daemon = start();
+    let process = scene.start(&systemd(&pod_uid(1), "cri-containerd", &container_id(1)), &[]);
+    ask(&process, "first");
+    expect_triples(&daemon, "shop", "3", "", CALLS);
+    drop(server);
+    daemon.finish();
+    let daemon = start();
+    // Longer than anything waits for it.
+    wait_for("the API stays away", LIMIT, || {
+        (daemon.metric("linktracer_pod_watch_age_seconds", &[]) > 4.0).then_some(())
+    });
+    ask(&process, "second");
+    expect_triples(&daemon, "shop", "3", "", 2 * CALLS);
+    expect_whole(&daemon);
+    assert_eq!(daemon.metric("linktracer_coverage_horizon_moves_total", &[]), 0.0, "{}", daemon.log());
+    drop(process);
     daemon.finish();
     drop(pinned);
 }
