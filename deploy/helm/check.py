@@ -49,6 +49,7 @@ VARIANTS = {
         "seccompProfile": {"type": "Localhost", "localhostProfile": "linktracer.json"},
         "extraEnv": [{"name": "LINKTRACER_LOG", "value": "debug"}],
     },
+    "nothing asked of the API": {"kubernetes": {"enabled": False}},
     "an old cluster": {"appArmorProfile": None, "seccompProfile": None},
 }
 
@@ -63,6 +64,7 @@ REFUSED = {
     "a name without its profile": (
         {"seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "x.json"}}, "seccompProfile",
     ),
+    "a word for yes": ({"kubernetes": {"enabled": "yes"}}, "enabled"),
     "a port out of range": ({"port": 70000}, "port"),
 }
 

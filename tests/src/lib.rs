@@ -4,9 +4,11 @@
 //! cleans up after itself: processes are children that are killed when their handle is dropped.
 
 pub mod browser;
+pub mod cgroups;
 pub mod commanded;
 pub mod daemon;
 pub mod go;
+pub mod kubernetes;
 pub mod otlp;
 pub mod promtool;
 pub mod reference;

@@ -60,3 +60,33 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
+
+/// The demo's service, started by a command of the test's own. It is killed when this is dropped.
+pub struct Contained {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Contained {
+    /// Runs a command that ends in executing the service, with its output piped, until that says its port.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the command starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("is piped")).read_line(&mut line).expect("is text");
+        let port = line.trim().strip_prefix("listening ").and_then(|port| port.parse().ok());
+        let port: u16 = port.expect("the service says its port");
+        Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+}
+
+impl Drop for Contained {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

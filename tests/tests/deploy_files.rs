@@ -114,6 +114,8 @@ fn the_example_is_accepted_and_its_default_values_are_the_defaults() {
     assert_eq!(example.services[0].suspicious_after, smallest.services[0].suspicious_after);
     assert_eq!(example.discover.hold_exec, smallest.discover.hold_exec);
     assert_eq!(example.discover.hold_limit, smallest.discover.hold_limit);
+    assert_eq!(example.discover.kubernetes, smallest.discover.kubernetes);
+    assert_eq!(example.discover.pod_wait, smallest.discover.pod_wait);
     assert_eq!(example.ratio, smallest.ratio);
     let traced = parse(
         "services: [{ name: a, match: { exe: /a }, report: { to: [\"[::1]:1\"] } }]\nexport: { otlp: { endpoint: \"http://127.0.0.1:4318\" } }",

@@ -1,15 +1,8 @@
 //! Services in mount namespaces of their own, as containers are.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
-use tests::{daemon::Daemon, wait_for};
+use tests::{daemon::Daemon, server::Contained, wait_for};
 use tracer_user::demo::{
     fixture::{Collector, Fixture},
     http::Connection,
@@ -19,33 +12,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Processes of each kind.
 const PROCESSES: usize = 5;
 
-/// A child that is killed when this is dropped. Its mounts go with its namespace.
-struct Contained {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Contained {
-    /// Runs `mounts` in new mount, pid, host name and IPC namespaces, then the service that they made appear.
-    fn start(mounts: &str, service: &Path, collector: SocketAddr) -> Self {
-        let script = format!("set -e; {mounts}; exec {} --port 0 --collector {collector}", service.display());
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "sh", "-c", &script]);
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("unshare starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("is piped")).read_line(&mut line).expect("is text");
-        let port = line.trim().strip_prefix("listening ").and_then(|port| port.parse().ok());
-        let port: u16 = port.expect("the service says its port");
-        Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)) }
-    }
-}
-
-impl Drop for Contained {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Runs `mounts` in new mount, pid, host name and IPC namespaces, then the service that they made appear. Its mounts
+/// go with its namespace.
+fn start(mounts: &str, service: &Path, collector: SocketAddr) -> Contained {
+    let script = format!("set -e; {mounts}; exec {} --port 0 --collector {collector}", service.display());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "sh", "-c", &script]);
+    Contained::start(&mut command)
 }
 
 #[test]
@@ -78,11 +51,7 @@ fn ten_processes_in_ten_namespaces_are_all_seen_and_each_event_once() {
     let mut contained = Vec::new();
     for number in 0..2 * PROCESSES {
         let copied = number % 2 == 0;
-        contained.push(Contained::start(
-            if copied { &copy } else { &overlay },
-            &service,
-            collector.address(),
-        ));
+        contained.push(start(if copied { &copy } else { &overlay }, &service, collector.address()));
         // Each copy is a file of its own, all overlays show one.
         let files = (number / 2 + 1 + usize::from(number > 0)) as f64;
         wait_for("its library has its probes", LIMIT, || {

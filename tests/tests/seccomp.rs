@@ -7,7 +7,8 @@ use std::{
 
 use rustix::process::Signal;
 use tests::{
-    daemon::{Daemon, Pinned},
+    daemon::{Daemon, Pinned, free_address},
+    kubernetes::ApiServer,
     linktracer, printed, wait_for, within_seccomp,
 };
 
@@ -49,6 +50,40 @@ fn state_and_probes_stay_under_the_profile() {
     assert!(daemon.log().contains("going on where the last run ended"), "{}", daemon.log());
     daemon.finish();
     drop(pinned);
+}
+
+#[test]
+fn the_pods_of_the_node_are_followed_under_the_profile() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    // By name, as it may be in a file: names are looked up then, too.
+    let server = ApiServer::start_at(free_address());
+    let kubeconfig = ApiServer::kubeconfig_for("localhost", server.address(), scratch.path());
+    let variable = format!("KUBECONFIG={}", kubeconfig.display());
+    let within = within_seccomp();
+    let within: Vec<&str> = within.iter().map(String::as_str).chain(["env", &variable]).collect();
+    let text = "discover: { node_name: node-a }\nservices:\n  - name: a\n    match: { pod_labels: { app: linktracer-seccomp-test } }\n    request: { id: { header: X-Request-Id } }\n";
+    let daemon = Daemon::start_within(&within, scratch.path(), text);
+    wait_for("pods are followed", Duration::from_secs(30), || {
+        (daemon.metric("linktracer_pod_watch_up", &[]) == 1.0).then_some(())
+    });
+    // What changes reaches it, and a connection that broke is made again.
+    server.apply(pod("one"));
+    wait_for("the pod is known", Duration::from_secs(30), || {
+        (daemon.metric("linktracer_known_pods", &[]) == 1.0).then_some(())
+    });
+    server.break_watches();
+    server.apply(pod("two"));
+    wait_for("the second is known", Duration::from_secs(30), || {
+        (daemon.metric("linktracer_known_pods", &[]) == 2.0).then_some(())
+    });
+    daemon.finish();
+}
+
+fn pod(name: &str) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "spec": { "nodeName": "node-a", "containers": [] },
+        "metadata": { "name": name, "namespace": "shop", "uid": name, "labels": {} },
+    })
 }
 
 #[test]

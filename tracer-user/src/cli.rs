@@ -259,6 +259,7 @@ fn start_log(filter: &str, kernel_log: bool) -> Result<(), String> {
         return Err(wrong("not a level"));
     }
     let filter = EnvFilter::try_new(filter).map_err(|error| wrong(&error.to_string()))?;
+    let filter = filter.add_directive(kubernetes_client_directive());
     let filter = if kernel_log { filter.add_directive(kernel_side_directive()) } else { filter };
     let color = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(color).init();
@@ -269,6 +270,12 @@ fn start_log(filter: &str, kernel_log: bool) -> Result<(), String> {
 fn kernel_side_directive() -> Directive {
     const KERNEL_SIDE: &str = "linktracer=debug";
     KERNEL_SIDE.parse().unwrap_or_else(|_| LevelFilter::DEBUG.into())
+}
+
+/// What the client says of a failure, the daemon says itself, once.
+fn kubernetes_client_directive() -> Directive {
+    const CLIENT: &str = "kube_client=off";
+    CLIENT.parse().unwrap_or_else(|_| LevelFilter::INFO.into())
 }
 
 fn wrong_use(message: &str) -> ExitCode {

@@ -228,7 +228,7 @@ fn a_file_that_cannot_be_used_is_named_and_kept_aside() {
     let cases: [(&[u8], &str); 4] = [
         (b"{\"kind\":\"request\"}", "is no file of linktracer"),
         (&good[..good.len() - 3], "is cut off or damaged"),
-        (&newer, "has the format 99, and this build reads 1"),
+        (&newer, "has the format 99, and this build reads 2"),
         (b"", "is no file of linktracer"),
     ];
     for (content, reason) in cases {

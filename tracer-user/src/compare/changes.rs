@@ -77,11 +77,13 @@ fn changes(stable: &ReleaseFacts, canary: &ReleaseFacts) -> Vec<Change> {
         ("go version", &stable.go_version, &canary.go_version),
         ("main module", &stable.main_module, &canary.main_module),
         ("executable", &stable.executable, &canary.executable),
+        ("image", &stable.image, &canary.image),
     ] {
         compare(what.to_owned(), stable.as_ref(), canary.as_ref());
     }
     let maps = [
         ("file", &stable.files, &canary.files),
+        ("pod label", &stable.pod_labels, &canary.pod_labels),
         ("module", &stable.modules, &canary.modules),
         ("setting", &stable.settings, &canary.settings),
     ];

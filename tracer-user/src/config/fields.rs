@@ -5,10 +5,10 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, time::Duration};
 use super::{
     Abi, CHECKPOINT_INTERVALS, Collector, Config, DEFAULT_BTF, DEFAULT_CHECKPOINT_INTERVAL, DEFAULT_LISTEN,
     DEFAULT_PIN_DIR, DEFAULT_SUSPICIOUS_AFTER, Direction, DiscoverSettings, HookChoice, JoinSettings,
-    LabelSource, MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES,
-    OtlpSettings, Pattern, ProcessMatch, RatioSettings, ReportProbe, RequestProbe, SdkArgs, SdkProbe,
-    Service, Target,
+    MAX_MEMORY_LIMIT_BYTES, MAX_RING_BYTES, MIN_MEMORY_LIMIT_BYTES, MIN_RING_BYTES, OtlpSettings, Pattern,
+    ProcessMatch, RatioSettings, ReportProbe, RequestProbe, SdkArgs, SdkProbe, Service, Target,
     reader::{Fields, Node, Reader},
+    sources::{group_source, release_source},
     units,
 };
 
@@ -68,8 +68,12 @@ pub(super) fn config(reader: &mut Reader, root: Node<'_, '_>) -> Config {
 /// A program that waits longer than this looks like one that hangs.
 const MAX_HOLD: Duration = Duration::from_secs(10);
 
+/// Half of the time after which a connection on which nothing happens is forgotten.
+const MAX_POD_WAIT: Duration = Duration::from_secs(30);
+
 fn discover(reader: &mut Reader, node: &Node<'_, '_>) -> DiscoverSettings {
-    let fields = reader.map(node, &["hold_exec", "hold_limit", "hold_mounts"]);
+    let known = ["hold_exec", "hold_limit", "hold_mounts", "kubernetes", "node_name", "pod_wait"];
+    let fields = reader.map(node, &known);
     let mut settings = DiscoverSettings::default();
     if let Some(flag) = fields.optional("hold_exec").and_then(|node| reader.flag(&node)) {
         settings.hold_exec = flag;
@@ -83,6 +87,16 @@ fn discover(reader: &mut Reader, node: &Node<'_, '_>) -> DiscoverSettings {
     if let Some(node) = fields.optional("hold_mounts") {
         let nodes = reader.list(&node);
         settings.hold_mounts = nodes.iter().filter_map(|node| reader.parsed(node, Pattern::path)).collect();
+    }
+    settings.kubernetes = fields.optional("kubernetes").and_then(|node| reader.flag_or_auto(&node));
+    if let Some(name) = fields.optional("node_name").and_then(|node| reader.parsed(&node, kubernetes_name)) {
+        settings.node_name = name;
+    }
+    set_duration(reader, &fields, "pod_wait", &mut settings.pod_wait);
+    if let Some(node) = fields.optional("pod_wait")
+        && !(Duration::from_millis(100)..=MAX_POD_WAIT).contains(&settings.pod_wait)
+    {
+        reader.problem(&node, "out of range; `100ms` to `30s`");
     }
     settings
 }
@@ -138,7 +152,8 @@ fn service(reader: &mut Reader, node: &Node<'_, '_>) -> Service {
 }
 
 fn process_match(reader: &mut Reader, node: &Node<'_, '_>) -> ProcessMatch {
-    let fields = reader.map(node, &["exe", "cmdline", "cgroup"]);
+    let known = ["exe", "cmdline", "cgroup", "image", "namespace", "pod_labels"];
+    let fields = reader.map(node, &known);
     let mut pattern = |name: &str, parse: fn(&str) -> Result<Pattern, String>| {
         fields.optional(name).and_then(|node| reader.parsed(&node, parse))
     };
@@ -146,11 +161,24 @@ fn process_match(reader: &mut Reader, node: &Node<'_, '_>) -> ProcessMatch {
         exe: pattern("exe", Pattern::path),
         cmdline: pattern("cmdline", Pattern::text),
         cgroup: pattern("cgroup", Pattern::text),
+        image: pattern("image", Pattern::text),
+        namespace: pattern("namespace", Pattern::text),
+        pod_labels: Vec::new(),
     };
-    if ["exe", "cmdline", "cgroup"].iter().all(|key| fields.optional(key).is_none()) {
-        reader.problem(node, "matches every process: give at least one of `exe`, `cmdline`, `cgroup`");
+    if known.iter().all(|key| fields.optional(key).is_none()) {
+        reader.problem(
+            node,
+            "matches every process: give at least one of `exe`, `cmdline`, `cgroup`, `image`, `namespace`, `pod_labels`",
+        );
     }
-    processes
+    let Some(node) = fields.optional("pod_labels") else { return processes };
+    let labels = reader.pairs(&node);
+    if labels.is_empty() {
+        reader.problem(&node, "at least one label; write it like `pod_labels: { app: recommend }`");
+    }
+    let pattern =
+        |(name, node): &(String, Node<'_, '_>)| Some((name.clone(), reader.parsed(node, Pattern::text)?));
+    ProcessMatch { pod_labels: labels.iter().filter_map(pattern).collect(), ..processes }
 }
 
 fn request(reader: &mut Reader, node: &Node<'_, '_>) -> Option<RequestProbe> {
@@ -445,26 +473,20 @@ fn direction(text: &str) -> Result<Direction, String> {
         .ok_or_else(|| format!("unknown direction \"{text}\"; one of `any`, `request`, `response`"))
 }
 
-fn release_source(text: &str) -> Result<LabelSource, String> {
-    match text.split_once(':') {
-        Some(("file", path)) if path.starts_with('/') => Ok(LabelSource::File(path.to_owned())),
-        Some(("file", path)) => {
-            Err(format!("\"{path}\" is no absolute path; write it like `file:/models/active`"))
-        }
-        None if text == "go_build_info" => Ok(LabelSource::GoBuildInfo),
-        _ => environment(text).ok_or_else(|| {
-            format!("unknown source \"{text}\"; one of `go_build_info`, `env:NAME`, `file:/PATH`")
-        }),
+/// The node's name where the configuration does not say it: what a pod gets by `fieldRef`, else the host's.
+pub(super) fn node_name() -> String {
+    std::env::var("NODE_NAME").ok().filter(|name| !name.is_empty()).unwrap_or_else(host_name)
+}
+
+/// It becomes part of a question to the API.
+fn kubernetes_name(text: &str) -> Result<String, String> {
+    let is_name =
+        text.len() <= 253 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("\"{text}\" cannot be the name of a node; `kubectl get nodes` lists them"))
     }
-}
-
-fn group_source(text: &str) -> Result<LabelSource, String> {
-    environment(text).ok_or_else(|| format!("unknown source \"{text}\"; write it like `env:NAME`"))
-}
-
-fn environment(text: &str) -> Option<LabelSource> {
-    let name = text.strip_prefix("env:").filter(|name| !name.is_empty())?;
-    Some(LabelSource::Environment(name.to_owned()))
 }
 
 fn host_name() -> String {

@@ -9,6 +9,7 @@ mod fields;
 mod glob;
 mod reader;
 mod sdk_args;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -71,11 +72,25 @@ pub struct DiscoverSettings {
     /// `hold_mounts`: mount points of file systems on which programs are held, besides those that the patterns of
     /// executables lead to. Default: none.
     pub hold_mounts: Vec<Pattern>,
+    /// `kubernetes`: whether the API is asked for the pods of this node; `None` (`auto`, the default): where a service
+    /// needs to know and there is an API.
+    pub kubernetes: Option<bool>,
+    /// `node_name`: the name of this node in Kubernetes. Default: the variable `NODE_NAME`, else the host's name.
+    pub node_name: String,
+    /// `pod_wait`: the longest time that a process waits for what Kubernetes says of it. Default 10 s.
+    pub pod_wait: Duration,
 }
 
 impl Default for DiscoverSettings {
     fn default() -> Self {
-        Self { hold_exec: false, hold_limit: Duration::from_millis(500), hold_mounts: Vec::new() }
+        Self {
+            hold_exec: false,
+            hold_limit: Duration::from_millis(500),
+            hold_mounts: Vec::new(),
+            kubernetes: None,
+            node_name: fields::node_name(),
+            pod_wait: Duration::from_secs(10),
+        }
     }
 }
 
@@ -133,10 +148,40 @@ pub struct ProcessMatch {
     pub cmdline: Option<Pattern>,
     /// `cgroup`: path of the cgroup.
     pub cgroup: Option<Pattern>,
+    /// `image`: the container's image, as the pod asks for it or as the runtime names it.
+    pub image: Option<Pattern>,
+    /// `namespace`: the pod's namespace.
+    pub namespace: Option<Pattern>,
+    /// `pod_labels`: labels that the pod has, and their values.
+    pub pod_labels: Vec<(String, Pattern)>,
+}
+
+impl ProcessMatch {
+    /// Does it take what only the Kubernetes API knows?
+    pub const fn asks_the_api(&self) -> bool {
+        self.image.is_some() || !self.pod_labels.is_empty()
+    }
+
+    /// Does it take anything of a pod?
+    pub const fn asks_for_pod(&self) -> bool {
+        self.asks_the_api() || self.namespace.is_some()
+    }
+}
+
+impl Service {
+    /// Do its processes say what they run only together with the Kubernetes API?
+    pub fn labels_ask_the_api(&self) -> bool {
+        self.release.iter().chain(&self.group).any(LabelSource::asks_the_api)
+    }
+
+    /// Is anything of a pod to be known before its processes can be told from others, or what they run?
+    pub fn asks_for_pod(&self) -> bool {
+        self.processes.asks_for_pod() || self.labels_ask_the_api()
+    }
 }
 
 /// Where a label's value comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum LabelSource {
     /// `env:NAME`: a variable of the process's environment at its start.
     Environment(String),
@@ -144,6 +189,18 @@ pub enum LabelSource {
     GoBuildInfo,
     /// `file:PATH`, of releases only: a link's target or a file's first line, as the process sees it.
     File(String),
+    /// `image_tag`: the tag of the container's image, as the pod asks for it.
+    ImageTag,
+    /// `image_digest`: the digest of the container's image.
+    ImageDigest,
+    /// `pod_label:NAME`: a label of the pod.
+    PodLabel(String),
+}
+
+impl LabelSource {
+    const fn asks_the_api(&self) -> bool {
+        matches!(self, Self::ImageTag | Self::ImageDigest | Self::PodLabel(_))
+    }
 }
 
 /// How requests are recognised.

@@ -193,6 +193,28 @@ impl Reader {
         Fields { of: node.clone(), entries, usable: true }
     }
 
+    /// The keys of a map that may be anything, with their values.
+    pub(super) fn pairs<'a, 'input>(&mut self, node: &Node<'a, 'input>) -> Vec<(String, Node<'a, 'input>)> {
+        let YamlData::Mapping(mapping) = &node.yaml.data else {
+            self.wrong_type::<()>(node, "a map");
+            return Vec::new();
+        };
+        let mut pairs = Vec::new();
+        for (key, yaml) in mapping {
+            match &key.data {
+                YamlData::Value(Scalar::String(name)) if !name.is_empty() => {
+                    let value = Node { yaml, key: format!("{}.{name}", node.key) };
+                    pairs.push((name.to_string(), value));
+                }
+                _ => {
+                    let at = Node { yaml: key, key: node.key.clone() };
+                    self.wrong_type::<()>(&at, "a name");
+                }
+            }
+        }
+        pairs
+    }
+
     /// The elements of a list.
     pub(super) fn list<'a, 'input>(&mut self, node: &Node<'a, 'input>) -> Vec<Node<'a, 'input>> {
         let YamlData::Sequence(elements) = &node.yaml.data else {
@@ -260,6 +282,15 @@ impl Reader {
             return self.wrong_type(node, "`true` or `false`");
         };
         Some(*flag)
+    }
+
+    /// Yes, no, or `auto`, which is neither.
+    pub(super) fn flag_or_auto(&mut self, node: &Node<'_, '_>) -> Option<bool> {
+        match &node.yaml.data {
+            YamlData::Value(Scalar::Boolean(flag)) => Some(*flag),
+            YamlData::Value(Scalar::String(text)) if text == "auto" => None,
+            _ => self.wrong_type(node, "`auto`, `true` or `false`"),
+        }
     }
 
     /// A text that `parse` understands; its error says what would be right.

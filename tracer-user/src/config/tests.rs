@@ -1,6 +1,6 @@
 use std::{path::Path, time::Duration};
 
-use super::{Abi, Config, ConfigError, HookChoice};
+use super::{Abi, Config, ConfigError, HookChoice, LabelSource};
 
 const SMALLEST: &str = "services:\n  - name: recommend\n    match: { exe: /usr/bin/recommend }\n    request: { id: { header: X-Request-Id } }\n";
 
@@ -43,11 +43,11 @@ checkpoint_interval: 10s
 hooks: tracepoint
 ring_buffer_size: 64KiB
 btf: /tmp/btf
-discover: { hold_exec: true, hold_limit: 2s, hold_mounts: ["/run/*/rootfs"] }
+discover: { hold_exec: true, hold_limit: 2s, hold_mounts: ["/run/*/rootfs"], kubernetes: false, node_name: node-b, pod_wait: 3s }
 services:
   - name: recommend
-    match: { exe: "/usr/bin/recommend-*", cmdline: "*--port*", cgroup: "*/recommend.service" }
-    release: [go_build_info, "env:BUILD_COMMIT_TAG", "file:/models/active"]
+    match: { exe: "/usr/bin/recommend-*", cmdline: "*--port*", cgroup: "*/recommend.service", image: "shop:*", namespace: shop, pod_labels: { app.kubernetes.io/name: "r*" } }
+    release: [go_build_info, "env:BUILD_COMMIT_TAG", image_tag, image_digest, "pod_label:version", "file:/models/active"]
     group: "env:AB_GROUP"
     request: { id: { header: X-Request-Id } }
     exposure: { library: librecsdk.so, symbol: trackExposure, args: "(request_id cstr, item_id cstr)" }
@@ -64,7 +64,13 @@ export: { otlp: { endpoint: "https://collector:4318/", show_ids: true, broken_pe
     assert_eq!(config.ring_buffer_size, 65536);
     assert!(service.processes.exe.as_ref().is_some_and(|exe| exe.matches("/usr/bin/recommend-7")));
     assert!(!service.processes.exe.as_ref().is_some_and(|exe| exe.matches("/usr/bin/recommend-7/x")));
-    assert_eq!(service.release.len(), 3);
+    assert_eq!(service.release.len(), 6);
+    assert_eq!(service.release[4], LabelSource::PodLabel("version".to_owned()));
+    let wanted = &service.processes;
+    assert!(wanted.image.as_ref().is_some_and(|image| image.matches("shop:1")) && wanted.namespace.is_some());
+    assert!(
+        wanted.pod_labels[0].0 == "app.kubernetes.io/name" && wanted.pod_labels[0].1.matches("recommend")
+    );
     let click = service.click.as_ref().expect("configured");
     assert_eq!((click.abi, click.args.locate(Abi::C).map(|ids| ids.request_id.slot)), (Some(Abi::C), Ok(2)));
     assert_eq!(service.report.as_ref().map(|report| report.to.len()), Some(2));
@@ -72,6 +78,8 @@ export: { otlp: { endpoint: "https://collector:4318/", show_ids: true, broken_pe
     assert_eq!(config.join.memory_limit, 64 << 20);
     assert!(config.discover.hold_exec && config.discover.hold_mounts[0].matches("/run/c1/rootfs"));
     assert_eq!(config.discover.hold_limit, Duration::from_secs(2));
+    assert_eq!((config.discover.kubernetes, &*config.discover.node_name), (Some(false), "node-b"));
+    assert_eq!(config.discover.pod_wait, Duration::from_secs(3));
     assert_eq!((config.ratio.window, config.ratio.trusted_width), (Duration::from_secs(300), 0.005));
     assert!(config.show_ids);
     let otlp = config.otlp.as_ref().expect("configured");
@@ -104,6 +112,22 @@ fn traces_go_to_a_url_and_no_faster_than_allowed() {
             (line, "export.otlp.colour", "unknown key"),
         ],
     );
+}
+
+#[test]
+fn what_is_asked_of_kubernetes_has_its_form() {
+    let text = SMALLEST.replace("exe: /usr/bin/recommend", "pod_labels: { app: 1 }, namespace: []")
+        + "discover: { kubernetes: maybe, node_name: \"a,b\", pod_wait: 31s }\n";
+    let problems = [
+        (3, "services[0].match.pod_labels.app", "expected a text, found the number 1"),
+        (3, "services[0].match.namespace", "expected a text, found a list"),
+        (5, "discover.kubernetes", "expected `auto`, `true` or `false`"),
+        (5, "discover.node_name", "`kubectl get nodes` lists them"),
+        (5, "discover.pod_wait", "`100ms` to `30s`"),
+    ];
+    check_problems(&text, &problems);
+    let empty = SMALLEST.replace("exe: /usr/bin/recommend", "pod_labels: {}");
+    check_problems(&empty, &[(3, "services[0].match.pod_labels", "at least one label")]);
 }
 
 #[test]

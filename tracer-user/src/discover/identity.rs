@@ -2,9 +2,20 @@
 //!
 //! Reads; how many values the labels can have is decided in `labels`.
 
-use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::Arc,
+};
 
-use super::{proc, release_file};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    pods::{Fact, Image, PodView},
+    proc, release_file,
+};
 use crate::{
     config::{LabelSource, Service},
     domain::ReleaseFacts,
@@ -18,20 +29,36 @@ const MAX_MODULES: usize = 1000;
 const MAX_SETTINGS: usize = 64;
 const MAX_FACT_LEN: usize = 512;
 
-/// What a process says of itself.
-#[derive(Debug, Clone, Default)]
+/// What a process says of itself, and Kubernetes of its pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
-    /// The first of the configured sources that answered.
+    /// What the configured sources of the release answer, in their order; those that do not are left out.
+    release_answers: Vec<Answer>,
+    group_answer: Option<Answer>,
+    /// The first of the release's that is something; `None` as long as that is not known.
     base: Option<String>,
     /// The files that are part of the release.
     pub(super) files: Vec<FilePart>,
     /// The A/B group.
     pub(super) group: String,
-    facts: ReleaseFacts,
+    executable: Option<String>,
+    /// Known from the file, and not after a restart.
+    #[serde(skip)]
+    build: Option<Arc<BuildInfo>>,
+    image: Option<String>,
+    pod_labels: BTreeMap<String, String>,
+}
+
+/// What one source answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Answer {
+    Said(String),
+    /// Kubernetes will.
+    OfPod(LabelSource),
 }
 
 /// A file whose content is part of the release.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FilePart {
     path: String,
     reading: Option<release_file::Reading>,
@@ -41,26 +68,69 @@ impl Identity {
     /// Asks the process `pid`. What it does not say, or no longer can, stays empty.
     pub(super) fn read(service: &Service, pid: u32, builds: &mut Builds) -> Self {
         let build = builds.of_process(pid);
-        let answer = |source: &LabelSource| match source {
+        let said = |source: &LabelSource| match source {
             LabelSource::Environment(name) => proc::environment_variable(pid, name).ok()?,
             LabelSource::GoBuildInfo => build.as_ref()?.revision().map(str::to_owned),
-            LabelSource::File(_) => None,
+            LabelSource::File(_)
+            | LabelSource::ImageTag
+            | LabelSource::ImageDigest
+            | LabelSource::PodLabel(_) => None,
         };
-        let answer = |source: &LabelSource| answer(source).filter(|value| !value.is_empty());
+        let answer = |source: &LabelSource| match source {
+            LabelSource::ImageTag | LabelSource::ImageDigest | LabelSource::PodLabel(_) => {
+                Some(Answer::OfPod(source.clone()))
+            }
+            _ => said(source).filter(|value| !value.is_empty()).map(Answer::Said),
+        };
         let files = service.release.iter().filter_map(|source| match source {
             LabelSource::File(path) => {
                 Some(FilePart { path: path.clone(), reading: release_file::read(pid, path).ok() })
             }
             _ => None,
         });
-        let mut facts = build.as_deref().map(build_facts).unwrap_or_default();
-        facts.executable = proc::exe(pid).ok().map(short);
         Self {
-            base: service.release.iter().find_map(answer),
+            release_answers: service.release.iter().filter_map(answer).collect(),
+            group_answer: service.group.as_ref().and_then(answer),
             files: files.collect(),
-            group: service.group.as_ref().and_then(answer).unwrap_or_default(),
-            facts,
+            executable: proc::exe(pid).ok().map(short),
+            build,
+            ..Self::default()
         }
+    }
+
+    /// Takes what is known of the pod. True when that is all that release and group need; what is not known yet is
+    /// empty until then, and no later source stands in for it.
+    pub(super) fn learn(&mut self, pod: &PodView<'_>) -> bool {
+        let (mut base, mut is_complete) = (None, true);
+        for answer in &self.release_answers {
+            match answer.of(pod) {
+                Fact::Is(value) => base = Some(value.to_owned()),
+                Fact::Absent => continue,
+                Fact::NotYet => is_complete = false,
+            }
+            break;
+        }
+        self.base = base;
+        self.group = String::new();
+        match self.group_answer.as_ref().map(|answer| answer.of(pod)) {
+            Some(Fact::Is(group)) => self.group = group.to_owned(),
+            Some(Fact::NotYet) => is_complete = false,
+            Some(Fact::Absent) | None => {}
+        }
+        if let Fact::Is(image) = pod.image {
+            self.image = Some(short(full_name(image)));
+        }
+        if let Fact::Is(labels) = pod.labels {
+            let asked_for =
+                self.release_answers.iter().chain(&self.group_answer).filter_map(|answer| match answer {
+                    Answer::OfPod(LabelSource::PodLabel(name)) => {
+                        Some((short(name.clone()), short(labels.get(name)?.clone())))
+                    }
+                    _ => None,
+                });
+            self.pod_labels = asked_for.collect();
+        }
+        is_complete
     }
 
     /// The release: what the first source said, then what each file says.
@@ -75,7 +145,13 @@ impl Identity {
     pub(super) fn facts(&self) -> ReleaseFacts {
         let said =
             |part: &FilePart| Some((short(part.path.clone()), short(part.reading.as_ref()?.value.clone())));
-        ReleaseFacts { files: self.files.iter().filter_map(said).collect(), ..self.facts.clone() }
+        ReleaseFacts {
+            executable: self.executable.clone(),
+            image: self.image.clone(),
+            pod_labels: self.pod_labels.clone(),
+            files: self.files.iter().filter_map(said).collect(),
+            ..self.build.as_deref().map(build_facts).unwrap_or_default()
+        }
     }
 
     /// Reads the files again that may have changed by `wall_ns`, in nanoseconds since the Unix epoch as the
@@ -94,6 +170,33 @@ impl Identity {
             *reading = Some(new);
         }
         changed_ns
+    }
+}
+
+impl Answer {
+    /// The value; one that is empty is none.
+    fn of<'a>(&'a self, pod: &PodView<'a>) -> Fact<&'a str> {
+        let value = match self {
+            Self::Said(value) => Fact::Is(Some(value.as_str())),
+            Self::OfPod(LabelSource::PodLabel(name)) => {
+                pod.labels.map(|labels| labels.get(name).map(String::as_str))
+            }
+            Self::OfPod(LabelSource::ImageDigest) => pod.image.map(Image::digest),
+            Self::OfPod(_) => pod.image.map(Image::tag),
+        };
+        match value {
+            Fact::Is(Some(value)) if !value.is_empty() => Fact::Is(value),
+            Fact::Is(_) | Fact::Absent => Fact::Absent,
+            Fact::NotYet => Fact::NotYet,
+        }
+    }
+}
+
+/// The image as the pod asks for it, with the digest of what runs.
+fn full_name(image: &Image) -> String {
+    match image.digest() {
+        Some(digest) if !image.name.contains(digest) => format!("{}@{digest}", image.name),
+        _ => image.name.clone(),
     }
 }
 
@@ -154,10 +257,13 @@ fn short(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::Path, process};
+    use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, process};
 
     use super::{Builds, Identity, short};
-    use crate::config::Config;
+    use crate::{
+        config::Config,
+        discover::pods::{Fact, Image, PodView},
+    };
 
     #[test]
     fn a_file_is_part_of_the_release_and_is_followed() {
@@ -170,6 +276,7 @@ mod tests {
         );
         let service = Config::parse(&text, Path::new("test.yaml")).expect("valid").services.remove(0);
         let mut identity = Identity::read(&service, process::id(), &mut Builds::default());
+        assert!(identity.learn(&PodView::ABSENT));
         assert_eq!(identity.release(), "tracer-user+model-7");
         let later = |identity: &Identity| {
             identity.files[0].reading.as_ref().map_or(0, |reading| reading.changed_ns()) + 1_000_000_000
@@ -185,6 +292,30 @@ mod tests {
         fs::remove_file(&link).expect("is there");
         assert_eq!(identity.follow(process::id(), later(&identity)), None);
         assert_eq!(identity.release(), "tracer-user+model-8", "it keeps its last word");
+    }
+
+    #[test]
+    fn what_kubernetes_says_has_its_place_in_the_order_and_nothing_stands_in_for_it() {
+        let release = |sources: &str, view: &PodView<'_>| {
+            let text = format!(
+                "services: [{{ name: a, match: {{ exe: /a }}, release: [{sources}], group: \"pod_label:track\", report: {{ to: [\"1.2.3.4:5\"] }} }}]"
+            );
+            let service = Config::parse(&text, Path::new("test.yaml")).expect("valid").services.remove(0);
+            let mut identity = Identity::read(&service, process::id(), &mut Builds::default());
+            let is_complete = identity.learn(view);
+            (identity.release(), identity.group.clone(), is_complete)
+        };
+        let image = Image { name: "shop:1.2".into(), resolved: String::new(), id: "shop@sha256:ab".into() };
+        let labels = BTreeMap::from([("track".to_owned(), "canary".to_owned())]);
+        let known = PodView { namespace: Fact::Is("n"), labels: Fact::Is(&labels), image: Fact::Is(&image) };
+        let starting = PodView { image: Fact::NotYet, ..known };
+        let said = |release: &str, is_complete| (release.to_owned(), "canary".to_owned(), is_complete);
+        assert_eq!(release("\"env:CARGO_PKG_NAME\", image_tag", &starting), said("tracer-user", true));
+        assert_eq!(release("\"env:UNUSED\", image_tag", &known), said("1.2", true));
+        assert_eq!(release("\"pod_label:version\", image_digest", &known), said("sha256:ab", true));
+        assert_eq!(release("image_tag, \"env:CARGO_PKG_NAME\"", &starting), said("", false));
+        let absent = (String::from("tracer-user"), String::new(), true);
+        assert_eq!(release("image_tag, \"env:CARGO_PKG_NAME\"", &PodView::ABSENT), absent);
     }
 
     #[test]

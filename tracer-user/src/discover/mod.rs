@@ -8,14 +8,16 @@ mod collectors;
 mod files;
 mod identity;
 mod labels;
+pub mod pods;
 mod proc;
 mod program;
 mod release_file;
 mod releases;
 mod table;
+mod waiting;
 
 pub use collectors::{Answer, Collectors, resolve};
 pub use files::{file_of_process, matching_processes, probe_files};
 pub(crate) use proc::cgroup;
 pub use program::files_of_program;
-pub use table::{Change, Process, Processes, Verdict};
+pub use table::{Change, Process, Processes, Settled, Settlement, Verdict};

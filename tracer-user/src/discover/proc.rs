@@ -23,9 +23,14 @@ pub(super) fn command_line(pid: u32) -> io::Result<String> {
     Ok(arguments.join(" ").trim_end().to_owned())
 }
 
+/// The cgroups of every hierarchy, one a line, as the kernel lists them.
+pub(super) fn cgroups(pid: u32) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/cgroup"))
+}
+
 /// Path of the cgroup in the version 2 hierarchy.
 pub(crate) fn cgroup(pid: u32) -> io::Result<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let text = cgroups(pid)?;
     Ok(text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned())
 }
 

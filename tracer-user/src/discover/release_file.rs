@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat2, readlinkat};
+use serde::{Deserialize, Serialize};
 
 /// Of a file's first line, so many bytes are read.
 const MAX_LINE_LEN: u64 = 256;
@@ -21,7 +22,7 @@ const SETTLED_AFTER_NS: u64 = 100_000_000;
 const KUBERNETES_DATA: &str = "..data/";
 
 /// What a file said, and what tells whether it says something else by now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reading {
     /// The link's target or the file's first line; never empty.
     pub(super) value: String,

@@ -16,7 +16,7 @@ pub(super) struct ReleaseBook {
 
 impl ReleaseBook {
     /// Notes that a process with these labels and facts was seen.
-    pub(super) fn note(&mut self, labels: &Labels, facts: ReleaseFacts, unix_seconds: u64) {
+    pub(super) fn note(&mut self, labels: &Labels, mut facts: ReleaseFacts, unix_seconds: u64) {
         let key = (labels.service.clone(), labels.release.clone());
         if !self.known.contains_key(&key) {
             self.make_room(&labels.service);
@@ -30,9 +30,20 @@ impl ReleaseBook {
         release.last_seen_unix_seconds = unix_seconds;
         if release.facts.is_empty() {
             release.facts = facts;
-        } else if !facts.is_empty() && facts != release.facts {
-            release.mixed = true;
+            return;
         }
+        if facts.is_empty() {
+            return;
+        }
+        let known = &mut release.facts;
+        // The kubelet says the image a moment after a container's start; where nothing waits for that, it can be the
+        // one fact that is missing.
+        match (&known.image, &facts.image) {
+            (None, Some(_)) => known.image.clone_from(&facts.image),
+            (Some(_), None) => facts.image.clone_from(&known.image),
+            _ => {}
+        }
+        release.mixed |= facts != *known;
     }
 
     /// Sets how many processes run each release now.

@@ -45,7 +45,7 @@ pub struct Labels {
 }
 
 /// One observation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// What was observed.
     pub kind: Kind,

@@ -59,6 +59,12 @@ pub struct ReleaseFacts {
     /// Build settings such as `CGO_ENABLED` and `-ldflags`; at most 64.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
+    /// The container's image as the pod asks for it, with the digest of what runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The labels of the pod that release or group are taken from, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub pod_labels: BTreeMap<String, String>,
     /// What each configured `file:` said, by path.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,

@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 use super::frames::{FileError, Format, FrameReader, FrameWriter};
 use crate::{
     discover::Change,
-    ingest::http::StreamChange,
+    ingest::{held::HeldChange, http::StreamChange},
     join::{Snapshot, SnapshotSegment, SnapshotState},
     slo::BrokenLinks,
     telemetry::Numbers,
 };
 
-const FORMAT: Format = Format { magic: *b"LTCHECKP", version: 1 };
+const FORMAT: Format = Format { magic: *b"LTCHECKP", version: 2 };
 
 /// Everything but the join, in as many frames as it takes.
 const TAG_DAEMON: u8 = 1;
@@ -86,6 +86,8 @@ pub struct DaemonState {
     pub losses: LossState,
     /// What is remembered of connections.
     pub streams: Vec<StreamChange>,
+    /// What waits for Kubernetes.
+    pub held: Vec<HeldChange>,
     /// The table of processes.
     pub processes: Vec<Change>,
 }

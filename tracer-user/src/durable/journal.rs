@@ -21,10 +21,10 @@ use super::frames::{FileError, Format, FrameReader, HEADER_LEN, push_frame};
 use crate::{
     discover::Change,
     domain::{Event, Kind, Labels},
-    ingest::http::StreamChange,
+    ingest::{held::HeldChange, http::StreamChange},
 };
 
-const FORMAT: Format = Format { magic: *b"LTJOURNL", version: 1 };
+const FORMAT: Format = Format { magic: *b"LTJOURNL", version: 2 };
 
 /// Something that changes the daemon's state. The state follows from these alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Batch {
     pub further: Vec<(Cow<'static, str>, u64)>,
     /// What its records changed of what is remembered of connections.
     pub streams: Vec<StreamChange>,
+    /// What changed of what waits for Kubernetes.
+    pub held: Vec<HeldChange>,
     /// In order.
     pub inputs: Vec<Input>,
 }
@@ -84,8 +86,12 @@ impl Batch {
 
     /// Nothing happened.
     pub fn is_empty(&self) -> bool {
-        let Self { received, further, streams, inputs, .. } = self;
-        received.is_empty() && further.is_empty() && streams.is_empty() && inputs.is_empty()
+        let Self { received, further, streams, held, inputs, .. } = self;
+        received.is_empty()
+            && further.is_empty()
+            && streams.is_empty()
+            && held.is_empty()
+            && inputs.is_empty()
     }
 }
 
@@ -98,6 +104,7 @@ struct Written<'a> {
     received: Vec<(&'a str, &'a str, u64)>,
     further: Vec<(&'a str, u64)>,
     streams: Cow<'a, [StreamChange]>,
+    held: Cow<'a, [HeldChange]>,
     labels: Vec<Arc<Labels>>,
     inputs: Vec<WrittenInput<'a>>,
 }
@@ -151,8 +158,8 @@ impl<'a> Written<'a> {
         let received = batch.received.iter().map(|(hook, outcome, count)| (&**hook, &**outcome, *count));
         let further = batch.further.iter().map(|(hook, count)| (&**hook, *count)).collect();
         let Batch { sequence, position, .. } = *batch;
-        let streams = Cow::Borrowed(&*batch.streams);
-        Self { sequence, position, received: received.collect(), further, streams, labels, inputs }
+        let (streams, held) = (Cow::Borrowed(&*batch.streams), Cow::Borrowed(&*batch.held));
+        Self { sequence, position, received: received.collect(), further, streams, held, labels, inputs }
     }
 
     /// The batch again, all its events of `source`. `None` when it asks for labels that it has not.
@@ -186,7 +193,8 @@ impl<'a> Written<'a> {
         let further = self.further.into_iter().map(|(hook, count)| (hook.to_owned().into(), count));
         let (received, further) = (received.collect(), further.collect());
         let Self { sequence, position, .. } = self;
-        Some(Batch { sequence, position, received, further, streams: self.streams.into_owned(), inputs })
+        let (streams, held) = (self.streams.into_owned(), self.held.into_owned());
+        Some(Batch { sequence, position, received, further, streams, held, inputs })
     }
 }
 
@@ -339,7 +347,7 @@ mod tests {
         batch.count("click", "event");
         batch.count("write", "no_request_id");
         batch.inputs = vec![
-            Input::Process(Change::Belongs { pid: 7, labels: labels("old") }),
+            Input::Process(Change::Belongs { pid: 7, labels: labels("old"), wait: None }),
             Input::Heartbeat(5),
             Input::Event(event(Kind::Exposure, "old")),
             Input::Event(event(Kind::Click, "new")),

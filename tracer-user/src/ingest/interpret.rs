@@ -38,6 +38,8 @@ pub enum Reading {
 pub enum Reason {
     /// Not of a configured service.
     NotTraced,
+    /// Whether it is of a configured service only Kubernetes can say, which has not in time: lost.
+    PodUnknown,
     /// The service has no such probe.
     NotConfigured,
     /// A message without the header or field that carries the request id.
@@ -68,8 +70,9 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotTraced,
+        Self::PodUnknown,
         Self::NotConfigured,
         Self::NoRequestId,
         Self::OtherDirection,
@@ -86,7 +89,8 @@ impl Reason {
     ];
 
     /// The reasons that lose something somebody may miss.
-    pub const LOSSES: [Self; 7] = [
+    pub const LOSSES: [Self; 8] = [
+        Self::PodUnknown,
         Self::IdTooLong,
         Self::HeaderTooLong,
         Self::BodyTooLong,
@@ -100,6 +104,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::NotTraced => "not_traced",
+            Self::PodUnknown => "pod_unknown",
             Self::NotConfigured => "not_configured",
             Self::NoRequestId => "no_request_id",
             Self::OtherDirection => "other_direction",
@@ -158,6 +163,42 @@ impl Interpreter {
         }
     }
 
+    /// The wait that will tell of which service the record's process is, if that is not known and the record is to be
+    /// held until then.
+    pub fn wait_of(&self, record: &Record<'_>, processes: &mut Processes) -> Option<u64> {
+        match record.body {
+            Body::Send(_) | Body::Sdk { .. } | Body::Connect { .. } => {
+                processes.wait_of(record.head.pid, probe_of(record))
+            }
+            Body::Exec { .. } | Body::Fork { .. } | Body::Exit => None,
+        }
+    }
+
+    /// As [`Self::read`], for a record of which it is known that its process is this one.
+    pub fn read_of(
+        &self,
+        record: &Record<'_>,
+        process: &Process,
+        streams: &mut Streams,
+        tell: &mut dyn FnMut(Reading),
+    ) {
+        match &record.body {
+            Body::Send(send) => self.messages(&record.head, send, (process, streams), tell),
+            // An SDK probe belongs to one service; a library that several share has a probe for each.
+            Body::Sdk { .. } if probe_of(record) != Some(process.service) => {
+                tell(Reading::Nothing(Reason::NotTraced));
+            }
+            Body::Sdk { request_id, item_id } => {
+                tell(self.reading(&record.head, process, sdk_call(record.head.hook, request_id, item_id)));
+            }
+            Body::Connect { peer } => {
+                tell(self.reading(&record.head, process, self.report(process.service, *peer)));
+            }
+            // News of a process is never held.
+            Body::Exec { .. } | Body::Fork { .. } | Body::Exit => {}
+        }
+    }
+
     /// Tells what `record` is, which is at least one thing, and several for a record of several messages. Follows
     /// the life of processes in `processes`, and their connections in `streams`.
     pub fn read(
@@ -169,9 +210,19 @@ impl Interpreter {
     ) {
         let Head { pid, .. } = record.head;
         let reading = match &record.body {
-            Body::Send(send) => return self.messages(&record.head, send, (processes, streams), tell),
+            Body::Send(_) | Body::Sdk { .. } | Body::Connect { .. } => {
+                self.follow(&record.head, processes);
+                if let Some(process) = processes.get(pid) {
+                    return self.read_of(record, process, streams, tell);
+                }
+                if processes.is_unknown(pid, probe_of(record)) {
+                    return lose(record, tell);
+                }
+                Reading::Nothing(Reason::NotTraced)
+            }
             Body::Exec { path } => {
-                let verdict = Some(processes.on_exec(pid, &String::from_utf8_lossy(path)));
+                let cgroup_id = record.head.cgroup_id;
+                let verdict = Some(processes.on_exec(pid, &String::from_utf8_lossy(path), cgroup_id));
                 let executed_ns = Some(self.clock.unix_ns(record.head.monotonic_ns));
                 Reading::Process { pid, verdict, executed_ns }
             }
@@ -180,11 +231,6 @@ impl Interpreter {
                 Reading::Process { pid: *child_pid, verdict, executed_ns: None }
             }
             Body::Exit => Reading::Process { pid, verdict: processes.on_exit(pid), executed_ns: None },
-            Body::Sdk { request_id, item_id } => self.event(record, processes, |_| {
-                let kind = if record.head.hook == Hook::Click { Kind::Click } else { Kind::Exposure };
-                Ok(Content { kind, request_id: text(request_id)?, item_id: text(item_id)?, peer: None })
-            }),
-            Body::Connect { peer } => self.event(record, processes, |service| self.report(service, *peer)),
         };
         tell(reading);
     }
@@ -194,11 +240,9 @@ impl Interpreter {
         &self,
         head: &Head,
         send: &Send<'_>,
-        (processes, streams): (&mut Processes, &mut Streams),
+        (process, streams): (&Process, &mut Streams),
         tell: &mut dyn FnMut(Reading),
     ) {
-        self.follow(head, processes);
-        let Some(process) = processes.get(head.pid) else { return tell(Reading::Nothing(Reason::NotTraced)) };
         let Some(wanted) = &self.services[process.service].request else {
             return tell(Reading::Nothing(Reason::NotConfigured));
         };
@@ -215,22 +259,6 @@ impl Interpreter {
             });
             tell(self.reading(head, process, request));
         }
-    }
-
-    fn event(
-        &self,
-        record: &Record<'_>,
-        processes: &mut Processes,
-        content: impl FnOnce(usize) -> Result<Content, Reason>,
-    ) -> Reading {
-        let head = &record.head;
-        self.follow(head, processes);
-        let Some(process) = processes.get(head.pid) else { return Reading::Nothing(Reason::NotTraced) };
-        // An SDK probe belongs to one service; a library that several share has a probe for each.
-        if matches!(record.body, Body::Sdk { .. }) && cookie_probe(head.cookie) as usize != process.service {
-            return Reading::Nothing(Reason::NotTraced);
-        }
-        self.reading(head, process, content(process.service))
     }
 
     /// Looks again at what the process runs, when it is time to.
@@ -279,13 +307,35 @@ struct Content {
     peer: Option<SocketAddr>,
 }
 
+/// Tells that a record is lost because nobody knows what its process is: as often as there can be events in it.
+pub fn lose(record: &Record<'_>, tell: &mut dyn FnMut(Reading)) {
+    let count = match &record.body {
+        // Each message has this once, in its first line.
+        Body::Send(send) => memchr::memmem::find_iter(send.payload, "HTTP/1.").count(),
+        _ => 1,
+    };
+    for _ in 0..count.max(1) {
+        tell(Reading::Nothing(Reason::PodUnknown));
+    }
+}
+
+fn sdk_call(hook: Hook, request_id: &[u8], item_id: &[u8]) -> Result<Content, Reason> {
+    let kind = if hook == Hook::Click { Kind::Click } else { Kind::Exposure };
+    Ok(Content { kind, request_id: text(request_id)?, item_id: text(item_id)?, peer: None })
+}
+
+/// The service whose probe an SDK function's call hit.
+fn probe_of(record: &Record<'_>) -> Option<usize> {
+    matches!(record.body, Body::Sdk { .. }).then(|| cookie_probe(record.head.cookie) as usize)
+}
+
 fn text(id: &[u8]) -> Result<Box<str>, Reason> {
     std::str::from_utf8(id).map(Into::into).map_err(|_| Reason::IdNotText)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
+    use std::{path::Path, sync::Arc, time::Duration};
 
     use tracer_common::{
         counters::Hook,
@@ -295,7 +345,7 @@ mod tests {
     use super::{Interpreter, Reading, Reason};
     use crate::{
         config::Config,
-        discover::Processes,
+        discover::{Processes, pods::PodBook},
         domain::Kind,
         ingest::{
             clock::Clock,
@@ -312,7 +362,8 @@ mod tests {
         );
         let services: Arc<[_]> = Config::parse(&text, Path::new("test.yaml")).expect("valid").services.into();
         let clock = Clock::start().expect("after 1970");
-        (Interpreter::new(Arc::clone(&services), "node-a".into(), clock), Processes::new(services))
+        let processes = Processes::new(Arc::clone(&services), PodBook::alone(), Duration::ZERO);
+        (Interpreter::new(services, "node-a".into(), clock), processes)
     }
 
     fn record(hook: Hook, cookie: u64, body: Body<'_>) -> Record<'_> {
@@ -376,6 +427,19 @@ mod tests {
         assert!(matches!(readings.as_slice(), [Reading::Event(event)] if event.kind == Kind::Report));
         let body = Body::Connect { peer: "127.0.0.1:10".parse().ok() };
         check_nothing(Hook::Connect, 0, body, Reason::NotACollector);
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_by_message() {
+        let count = |body| {
+            let mut told = 0;
+            super::lose(&record(Hook::Write, 0, body), &mut |_| told += 1);
+            told
+        };
+        let messages = b"HTTP/1.1 200 OK\r\nX-Request-Id: r-1\r\n\r\n".repeat(3);
+        assert_eq!(count(send(&messages, false)), 3);
+        assert_eq!(count(send(b"the rest of a body", false)), 1);
+        assert_eq!(count(Body::Sdk { request_id: b"HTTP/1.HTTP/1.", item_id: b"" }), 1);
     }
 
     #[test]

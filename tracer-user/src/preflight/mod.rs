@@ -5,6 +5,7 @@
 
 pub mod btf;
 mod hold;
+mod kubernetes;
 pub mod layout;
 mod namespaces;
 mod privileges;
@@ -61,6 +62,7 @@ pub fn run(config: &Config) -> Vec<Check> {
         checks.extend([folder(state_dir), bpffs(&config.pin_dir)]);
     }
     checks.extend(hold::checks(config));
+    checks.extend(kubernetes::checks(config));
     for service in &config.services {
         checks.extend(service_checks(service));
     }
@@ -193,6 +195,9 @@ fn service_checks(service: &Service) -> Vec<Check> {
     let running = discover::matching_processes(service);
     let text = match running.len() {
         0 => "none is running now; one that starts later is traced from its start".to_owned(),
+        count if service.processes.asks_for_pod() => {
+            format!("{count} running now, but for what Kubernetes has to say of them")
+        }
         count => format!("{count} running now"),
     };
     checks.push(check(subject("processes"), Status::Good, text));

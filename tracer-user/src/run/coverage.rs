@@ -2,8 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -12,16 +11,16 @@ use tracer_common::counters::Hook;
 
 use super::{
     expected::{Expectations, Expected},
+    sites::{Attached, FileIdentity, SiteError, SiteKey, attach_site},
     tls::TlsProbes,
 };
 use crate::{
-    attach::{AttachError, AttachedHook, Kernel, SdkFunction, SdkPlace, SdkSite, UsdtPlace},
-    config::{SdkProbe, Service, Target},
+    attach::{AttachedHook, Kernel, SdkFunction},
+    config::{SdkProbe, Service},
     discover::{self, Collectors, Processes},
     export::http::ProbeState,
     hold::Ask,
     ingest::clock::Clock,
-    symbols::{self, SymbolError},
     telemetry::Metrics,
 };
 
@@ -31,47 +30,6 @@ const ATTACH_GRACE_NS: u64 = 1_000_000_000;
 /// Since when a probe is in place that a predecessor left: what was missed before is in the horizon.
 const WITHOUT_GAP_NS: u64 = 0;
 
-/// What tells one probe in one file from another.
-#[derive(PartialEq, Eq, Hash)]
-struct SiteKey {
-    service: usize,
-    function: SdkFunction,
-    file: FileIdentity,
-}
-
-/// What tells one file from another, as the kernel does when it attaches.
-#[derive(PartialEq, Eq, Hash)]
-pub(super) enum FileIdentity {
-    /// A file of an ordinary file system.
-    Plain { device: u64, inode: u64 },
-    /// A file seen through an overlay. Each mount has a device number of its own, while the inode number,
-    /// size and time are those of the one file below, and it is that file which gets the probe: a second
-    /// probe through a second mount would count every call twice.
-    Overlaid { inode: u64, size: u64, modified_ns: i128 },
-}
-
-impl FileIdentity {
-    /// As a part of the name of a pin.
-    pub(super) fn name(&self) -> String {
-        match self {
-            Self::Plain { device, inode } => format!("{device:x}-{inode:x}"),
-            Self::Overlaid { inode, size, modified_ns } => format!("{inode:x}-{size:x}-{modified_ns:x}"),
-        }
-    }
-
-    pub(super) fn of(file: &Path) -> io::Result<Self> {
-        /// `OVERLAYFS_SUPER_MAGIC` in `linux/magic.h`.
-        const OVERLAYFS: i64 = 0x794c_7630;
-        let metadata = fs::metadata(file)?;
-        let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
-        if rustix::fs::statfs(file)?.f_type != OVERLAYFS {
-            return Ok(Self::Plain { device, inode });
-        }
-        let modified_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        Ok(Self::Overlaid { inode, size, modified_ns })
-    }
-}
-
 /// The probes of one function in one file.
 #[derive(Debug, Clone, Copy)]
 struct InPlace {
@@ -79,13 +37,6 @@ struct InPlace {
     since_ns: u64,
     /// A pattern may have matched several functions, and a USDT probe may be at several places.
     places: usize,
-}
-
-/// What was done to a file.
-struct Attached {
-    places: usize,
-    /// A predecessor had not done it.
-    new: bool,
 }
 
 /// From that time on everything is known, in nanoseconds since the Unix epoch; before, something may have
@@ -109,43 +60,8 @@ pub(super) struct Coverage {
     /// For each service what is missing because names of collectors have no address.
     unknown_names: Vec<Option<String>>,
     tls: TlsProbes,
-}
-
-/// Why a place has no probe.
-#[derive(Debug, thiserror::Error)]
-enum SiteError {
-    #[error("{0}")]
-    File(#[from] io::Error),
-    #[error("{0}")]
-    Symbol(#[from] SymbolError),
-    #[error("{0}")]
-    Arguments(String),
-    #[error("{0}")]
-    Attach(#[from] AttachError),
-}
-
-impl SiteError {
-    const fn reason(&self) -> &'static str {
-        match self {
-            Self::File(_) | Self::Symbol(SymbolError::Unreadable { .. }) => "unreadable",
-            Self::Symbol(SymbolError::NotElf { .. }) => "not_elf",
-            Self::Symbol(
-                SymbolError::NotFound { .. }
-                | SymbolError::NotInFile { .. }
-                | SymbolError::UsdtNotFound { .. },
-            ) => "symbol_not_found",
-            Self::Symbol(SymbolError::TooMany { .. } | SymbolError::TooManyUsdt { .. }) => "too_many_symbols",
-            Self::Symbol(SymbolError::Go { .. } | SymbolError::NoSite { .. }) => "no_certain_place",
-            Self::Symbol(SymbolError::Usdt { .. }) => "arguments",
-            Self::Arguments(_) => "arguments",
-            Self::Attach(_) => "refused",
-        }
-    }
-
-    /// May it go by itself? A file of a process that is just starting or ending may.
-    const fn is_passing(&self) -> bool {
-        matches!(self, Self::File(_) | Self::Symbol(SymbolError::Unreadable { .. }))
-    }
+    /// How the watch of pods stands, where there is one.
+    pods: Option<ProbeState>,
 }
 
 impl Coverage {
@@ -153,7 +69,17 @@ impl Coverage {
         let hooks = hooks.iter().map(|attached| attached.hook).collect();
         let unknown_names = vec![None; services.len()];
         let (sites, expected, tls) = (HashMap::new(), Expectations::default(), TlsProbes::default());
-        Self { services, hooks, sites, expected, horizon_ns: 0, moves: Vec::new(), unknown_names, tls }
+        Self {
+            services,
+            hooks,
+            sites,
+            expected,
+            horizon_ns: 0,
+            moves: Vec::new(),
+            unknown_names,
+            tls,
+            pods: None,
+        }
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
@@ -193,16 +119,30 @@ impl Coverage {
         }
     }
 
-    /// Looks for the SDK's functions in a process of the service from now on. `seen`: it executed its program at
-    /// `started_ns`; else it was found then.
-    pub(super) fn expect(&mut self, pid: u32, service: usize, started_ns: u64, seen: bool) {
-        if has_tls(&self.services[service]) {
+    /// Takes how the watch of pods stands.
+    pub(super) fn set_pods(&mut self, pods: Option<ProbeState>) {
+        self.pods = pods;
+    }
+
+    /// Looks from now on for the SDK's functions in a process that may be of these services, and no longer for those
+    /// of its earlier program. `seen`: it executed its program at `started_ns`; else it was found then.
+    pub(super) fn expect(&mut self, pid: u32, services: &[usize], started_ns: u64, seen: bool) {
+        self.expected.keep(pid, None);
+        if services.iter().any(|service| has_tls(&self.services[*service])) {
             self.tls.expect(pid, started_ns);
         }
-        let missing: Vec<_> = sdk_probes(&self.services[service]).map(|(function, _)| function).collect();
-        if !missing.is_empty() {
-            self.expected.add(Expected::new(pid, service, missing, started_ns, seen));
+        for service in services {
+            let missing: Vec<_> =
+                sdk_probes(&self.services[*service]).map(|(function, _)| function).collect();
+            if !missing.is_empty() {
+                self.expected.add(Expected::new(pid, *service, missing, started_ns, seen));
+            }
         }
+    }
+
+    /// The process is of this service only, or of none.
+    pub(super) fn keep_expecting(&mut self, pid: u32, service: Option<usize>) {
+        self.expected.keep(pid, service);
     }
 
     /// Attaches to what a program will have mapped that the process `pid` is about to execute, as one of these
@@ -366,6 +306,7 @@ impl Coverage {
                 state("report", hooks.or_else(|| self.unknown_names[index].clone()), None);
             }
         }
+        states.extend(self.pods.clone());
         states
     }
 
@@ -512,53 +453,4 @@ const fn sdk_probe(service: &Service, function: SdkFunction) -> Option<&SdkProbe
         SdkFunction::Exposure => service.exposure.as_ref(),
         SdkFunction::Click => service.click.as_ref(),
     }
-}
-
-fn attach_site(
-    kernel: &mut Kernel,
-    key: &SiteKey,
-    probe: &SdkProbe,
-    file: &Path,
-) -> Result<Attached, SiteError> {
-    let places = match &probe.target {
-        Target::Function(symbol) => function_places(probe, symbol, file)?,
-        Target::Usdt(name) => usdt_places(probe, name, file)?,
-    };
-    let mut attached = Attached { places: places.len(), new: false };
-    for (file_offset, place) in places {
-        attached.new |= kernel.attach_sdk(&SdkSite {
-            function: key.function,
-            file: file.to_path_buf(),
-            file_identity: key.file.name(),
-            file_offset,
-            place,
-            probe: u32::try_from(key.service).unwrap_or(u32::MAX),
-        })?;
-    }
-    Ok(attached)
-}
-
-/// Where in a file the functions of a probe are.
-fn function_places(probe: &SdkProbe, symbol: &str, file: &Path) -> Result<Vec<(u64, SdkPlace)>, SiteError> {
-    // One function may have several names.
-    let mut places: Vec<(u64, SdkPlace)> = Vec::new();
-    for found in symbols::find(file, symbol)? {
-        let abi = probe.abi.unwrap_or(found.abi);
-        let ids = probe.args.locate(abi).map_err(SiteError::Arguments)?;
-        let offset = found.site.file_offset;
-        if !places.iter().any(|(known, _)| *known == offset) {
-            places.push((offset, SdkPlace::Function(ids)));
-        }
-    }
-    Ok(places)
-}
-
-/// Where in a file a USDT probe is.
-fn usdt_places(probe: &SdkProbe, name: &str, file: &Path) -> Result<Vec<(u64, SdkPlace)>, SiteError> {
-    let sites = symbols::find_usdt(file, name, &probe.args)?;
-    let place = |site: symbols::UsdtSite| {
-        let place = UsdtPlace { ids: site.ids, semaphore_offset: site.semaphore_offset };
-        (site.file_offset, SdkPlace::Usdt(place))
-    };
-    Ok(sites.into_iter().map(place).collect())
 }

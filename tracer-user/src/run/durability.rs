@@ -155,6 +155,7 @@ impl Durability {
             numbers: state.publisher.metrics.numbers(),
             losses,
             streams: state.streams.as_changes(),
+            held: state.held.as_changes(),
             processes: state.processes.as_changes(),
         };
         Checkpoint { daemon, join }

@@ -87,10 +87,14 @@ pub(super) struct Expectations {
 }
 
 impl Expectations {
-    /// Looks at the process in the next turn. What was known of an earlier program of it is forgotten.
+    /// Looks at the process in the next turn.
     pub(super) fn add(&mut self, expected: Expected) {
-        self.planned.retain(|_, known| known.pid != expected.pid);
         self.insert(0, expected);
+    }
+
+    /// Looks no longer at the process, but as one of this service.
+    pub(super) fn keep(&mut self, pid: u32, service: Option<usize>) {
+        self.planned.retain(|_, known| known.pid != pid || Some(known.service) == service);
     }
 
     /// Looks at it again later.
@@ -184,10 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn a_new_program_of_a_process_replaces_the_old() {
+    fn a_process_is_kept_as_one_of_one_service_or_of_none() {
         let mut plan = Expectations::default();
         plan.add(expected(1));
-        plan.add(expected(1));
+        plan.add(Expected { service: 1, ..expected(1) });
+        plan.add(expected(2));
+        plan.keep(1, Some(1));
+        assert!(plan.planned.values().map(|known| (known.pid, known.service)).eq([(1, 1), (2, 0)]));
+        plan.keep(1, None);
         assert_eq!(plan.take_due(0).len(), 1);
     }
 }

@@ -12,11 +12,12 @@ use super::{
     coverage::Coverage,
     durability::{self, Durability, Place},
     join_config,
+    pods::Pods,
     publish::Publisher,
     state::State,
     suspicion::Suspicion,
     takeover::{self, Restored, Takeover},
-    worker::Worker,
+    worker::{Worker, flags_of},
 };
 use crate::{
     attach::{
@@ -63,7 +64,8 @@ pub(super) fn prepare(
     if let (Some(_), Some(settings)) = (&traces, &config.otlp) {
         publisher.prepare_traces(settings);
     }
-    let processes = Processes::new(Arc::clone(&services));
+    let (pods, book) = Pods::start(config, &publisher.metrics)?;
+    let processes = Processes::new(Arc::clone(&services), book, config.discover.pod_wait);
     let mut state = State::new(join_config.clone(), publisher, processes, recording, source);
     let restored = match (&dir, checkpoint) {
         (Some(dir), Some(checkpoint)) => Some(takeover::restore(dir, &join_config, checkpoint, &mut state)?),
@@ -75,7 +77,7 @@ pub(super) fn prepare(
 
     let fingerprint = fingerprint(&settings, config);
     let takeover = takeover::take_over(folder.as_ref(), &fingerprint, &boot_id, restored.as_ref(), &state)?;
-    let start = Start { boot_id, clock, restored, takeover };
+    let start = Start { boot_id, clock, restored, takeover, pods };
     start.begin(config, &settings, dir, state, status)
 }
 
@@ -85,6 +87,7 @@ struct Start {
     clock: Clock,
     restored: Option<Restored>,
     takeover: Takeover,
+    pods: Pods,
 }
 
 impl Start {
@@ -96,7 +99,7 @@ impl Start {
         state: State,
         status: Arc<Status>,
     ) -> anyhow::Result<(Worker, Arc<Status>)> {
-        let Self { boot_id, clock, restored, takeover } = self;
+        let Self { boot_id, clock, restored, takeover, pods } = self;
         let (kernel, channels) = load(settings, takeover.pins)?;
         for attached in kernel.hooks() {
             tracing::info!(hook = attached.hook.name(), kind = attached.kind.name(), "attached");
@@ -142,6 +145,7 @@ impl Start {
             readings: Vec::new(),
             ring,
             counters,
+            pods,
             state,
             durability,
             clock,
@@ -150,6 +154,7 @@ impl Start {
             ring_full: takeover.continued.as_ref().map(|continued| continued.ring_full),
             kernel,
         };
+        worker.drop_waits();
         worker.tell_collectors()?;
         worker.wait_for_names()?;
         if takeover.continued.is_some() {
@@ -161,6 +166,7 @@ impl Start {
         worker.gate = config.discover.hold_exec.then(|| Gate::start(&Policy::of(config))).transpose()?;
         let start_ns = clock.now_ns();
         worker.catch_up = (worker.ring.read_position() + worker.ring.unread(), start_ns);
+        worker.coverage.set_pods(worker.pods.state(worker.state.processes.pods()));
         status.set_probes(worker.coverage.states());
         Ok((worker, status))
     }
@@ -250,10 +256,8 @@ impl Worker {
         }
         self.kernel.pin_probes()?;
         for pid in &running {
-            if let Some(process) = self.state.processes.get(*pid) {
-                // A probe that turns out to be new was not there while the process ran.
-                self.coverage.expect(*pid, process.service, 0, false);
-            }
+            // A probe that turns out to be new was not there while the process ran.
+            self.coverage.expect(*pid, &self.state.processes.services_of(*pid), 0, false);
         }
         if let Some(durability) = &mut self.durability {
             durability.hurry();
@@ -274,16 +278,14 @@ impl Worker {
         running.sort_unstable();
         running.dedup();
         for pid in &running {
-            if let Some(process) = self.state.processes.get(*pid) {
-                self.kernel.trace_process(*pid, target_flags(&self.services[process.service]))?;
-            }
+            let services = self.state.processes.services_of(*pid);
+            self.kernel.trace_process(*pid, flags_of(&self.services, &services))?;
         }
         let State { processes, publisher, .. } = &mut self.state;
         self.coverage.attach_known_files(&mut self.kernel, processes, &publisher.metrics, &self.clock)?;
         for pid in &running {
-            if let Some(process) = self.state.processes.get(*pid) {
-                self.coverage.expect(*pid, process.service, self.clock.now_ns(), false);
-            }
+            let services = self.state.processes.services_of(*pid);
+            self.coverage.expect(*pid, &services, self.clock.now_ns(), false);
         }
         self.kernel.pin_probes()?;
         if knows_more {

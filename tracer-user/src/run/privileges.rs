@@ -58,7 +58,7 @@ pub(super) fn keep_across_execution() -> io::Result<()> {
     permitted.iter().try_for_each(|capability| configure_capability_in_ambient_set(capability, true))
 }
 
-/// Leaves this thread nothing: it only sends.
+/// Leaves this thread nothing: it talks to the network, and needs none of it.
 ///
 /// # Errors
 /// As [`keep_for_tracing`].

@@ -14,7 +14,7 @@ use crate::{
     domain::{Kind, Outcome},
     durable::{Batch, DaemonState, Input},
     export::recording::Recording,
-    ingest::http::Streams,
+    ingest::{held::Held, http::Streams},
     join::{Join, JoinConfig, Snapshot},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) publisher: Publisher,
     pub(super) processes: Processes,
     pub(super) streams: Streams,
+    /// What waits for Kubernetes.
+    pub(super) held: Held,
     pub(super) recording: Option<Recording>,
     pub(super) source: Arc<str>,
     out: Vec<Outcome>,
@@ -43,6 +45,7 @@ impl State {
             publisher,
             processes,
             streams: Streams::default(),
+            held: Held::default(),
             recording,
             source,
             out: Vec::new(),
@@ -61,6 +64,9 @@ impl State {
         for change in &daemon.streams {
             self.streams.make_again(change.clone());
         }
+        for change in &daemon.held {
+            self.held.make_again(change.clone());
+        }
         for change in &daemon.processes {
             self.processes.make_again(change);
         }
@@ -73,6 +79,9 @@ impl State {
         for change in batch.streams.drain(..) {
             self.streams.make_again(change);
         }
+        for change in batch.held.drain(..) {
+            self.held.make_again(change);
+        }
         for change in batch.inputs.iter().filter_map(|input| match input {
             Input::Process(change) => Some(change),
             _ => None,
@@ -82,7 +91,8 @@ impl State {
         self.take(batch)
     }
 
-    /// Takes in a batch. Its changes of the table of processes and of connections were made while it was read.
+    /// Takes in a batch. Its changes of the table of processes, of connections and of what is held were made while it
+    /// was read.
     pub(super) fn take(&mut self, batch: Batch) -> anyhow::Result<()> {
         for (hook, outcome, count) in &batch.received {
             self.publisher.count_received(hook, outcome, *count);
@@ -120,6 +130,11 @@ impl State {
         self.publisher.count(&mut self.out);
         self.publisher.publish_evicted(&self.join);
         snapshot
+    }
+
+    /// Records that were taken off the ring, by hook; those that are held are counted when they are let go.
+    pub(super) fn received_from(&self, hook: Hook) -> u64 {
+        self.publisher.metrics.received_from(hook) + self.held.count_of(hook) as u64
     }
 
     /// Records that were thrown away with the ring that they were on.

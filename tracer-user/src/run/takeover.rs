@@ -175,7 +175,7 @@ fn discard(counters: &Counters, restored: Option<&Restored>, state: &State) -> V
     let before = before.iter().copied().chain(std::iter::repeat(0));
     let mut hits: Vec<u64> = last.iter().zip(before).map(|(last, before)| last + before).collect();
     for hook in Hook::ALL {
-        let received = state.publisher.metrics.received_from(hook);
+        let received = state.received_from(hook);
         let lost = at(&hits, hook, HitOutcome::Submitted).saturating_sub(received);
         if lost > 0 {
             tracing::warn!(
@@ -201,7 +201,7 @@ fn settled_hits(restored: Option<&Restored>, state: &State) -> Vec<u64> {
         })
         .collect();
     for hook in Hook::ALL {
-        let received = state.publisher.metrics.received_from(hook);
+        let received = state.received_from(hook);
         hits[counter_index(hook, HitOutcome::Submitted) as usize] = received;
     }
     balance(&mut hits);

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use super::coverage::FileIdentity;
+use super::sites::FileIdentity;
 use crate::{
     attach::{Kernel, TLS_FUNCTIONS},
     discover,

@@ -22,6 +22,7 @@ use super::{
     coverage::{Coverage, HorizonMove},
     durability,
     durability::Durability,
+    pods::Pods,
     state::State,
     suspicion::{Change, Suspicion},
 };
@@ -43,7 +44,7 @@ use crate::{
 /// The ring is looked at this often, in nanoseconds, when the kernel side does not ask for it sooner.
 const DRAIN_INTERVAL_NS: i64 = 20_000_000;
 /// Records that are journaled together; what they took on the ring is given back after that.
-const MAX_RECORDS_PER_BATCH: usize = 1024;
+pub(super) const MAX_RECORDS_PER_BATCH: usize = 1024;
 /// Batches in one turn, so that other work gets its turn under any load.
 const MAX_BATCHES_PER_TURN: usize = 16;
 /// Processes that ended are looked for this often.
@@ -63,6 +64,7 @@ pub(super) struct Worker {
     /// Collectors that the kernel side knows.
     pub(super) collectors: BTreeSet<(Network, u16)>,
     pub(super) coverage: Coverage,
+    pub(super) pods: Pods,
     pub(super) state: State,
     pub(super) durability: Option<Durability>,
     pub(super) suspicion: Suspicion,
@@ -104,9 +106,13 @@ impl Worker {
             let now_ns = self.clock.now_ns();
             self.state.processes.follow_idle(now_ns, self.clock.step_ns());
             let (taken, emptied) = self.drain()?;
+            self.learn_pods()?;
+            if stopping && taken == 0 && self.durability.is_none() {
+                self.give_up_waits()?;
+            }
             let (start_position, start_ns) = self.catch_up;
             let passed_start = caught_up.is_some() && self.ring.read_position() > start_position;
-            if emptied || passed_start {
+            if (emptied || passed_start) && self.state.held.is_empty() {
                 let now_ns = if emptied { now_ns } else { start_ns };
                 self.state.heartbeat(now_ns);
                 self.heartbeat_ns = Some(now_ns);
@@ -132,6 +138,7 @@ impl Worker {
                 durability.tend(&mut self.state, self.ring.read_position())?;
             }
             self.kernel.flush_kernel_log();
+            self.pods.publish(&self.state);
             let State { publisher, join, processes, .. } = &mut self.state;
             let doubts = (&self.coverage, &self.suspicion);
             publisher.publish(join, processes, doubts, &self.counters, now_ns);
@@ -210,8 +217,12 @@ impl Worker {
             let Some(bytes) = self.ring.read() else { return (batch, records) };
             let hook = match decode(bytes) {
                 Ok(record) => {
+                    let State { processes, streams, held, .. } = &mut self.state;
+                    if let Some(wait) = self.interpreter.wait_of(&record, processes) {
+                        held.hold(wait, record.head.hook, bytes);
+                        continue;
+                    }
                     let tell = &mut |reading| self.readings.push(reading);
-                    let State { processes, streams, .. } = &mut self.state;
                     self.interpreter.read(&record, processes, streams, tell);
                     record.head.hook
                 }
@@ -235,9 +246,10 @@ impl Worker {
     /// Journals a batch, gives the ring's room back to the kernel, and takes the batch in; in this order,
     /// so that a record is always on the ring or in the journal, and nothing is shown that a restart
     /// could take back.
-    fn commit(&mut self, mut batch: Batch) -> anyhow::Result<()> {
+    pub(super) fn commit(&mut self, mut batch: Batch) -> anyhow::Result<()> {
         let changes = self.state.processes.take_changes();
         batch.streams = self.state.streams.take_changes();
+        batch.held = self.state.held.take_changes();
         if batch.is_empty() && changes.is_empty() {
             // What was given back unsent has to go all the same.
             self.ring.release(self.ring.read_position());
@@ -284,7 +296,7 @@ impl Worker {
     }
 
     /// Says once when a probe is not hit though its service is busy, and when it is hit again.
-    fn suspect(&mut self, event: &Event) {
+    pub(super) fn suspect(&mut self, event: &Event) {
         let coverage = &self.coverage;
         let is_attached = |service: &str, function| coverage.is_attached(service, function);
         for change in self.suspicion.note(event, is_attached) {
@@ -320,8 +332,10 @@ impl Worker {
     fn handle(&mut self, hook: Hook, reading: Reading, batch: &mut Batch) {
         let outcome = match reading {
             Reading::Event(event) => {
-                self.suspect(&event);
-                batch.inputs.push(Input::Event(event));
+                if let Some(event) = self.state.held.pass(event) {
+                    self.suspect(&event);
+                    batch.inputs.push(Input::Event(event));
+                }
                 RECEIVED_EVENT
             }
             Reading::Process { pid, verdict, executed_ns } => {
@@ -353,9 +367,12 @@ impl Worker {
     }
 
     /// Has the kernel side capture what the process sends. A full table is counted and no reason to end.
-    fn trace(&mut self, pid: u32) {
-        let Some(process) = self.state.processes.get(pid) else { return };
-        let flags = target_flags(&self.services[process.service]);
+    pub(super) fn trace(&mut self, pid: u32) {
+        let services = self.state.processes.services_of(pid);
+        if services.is_empty() {
+            return;
+        }
+        let flags = flags_of(&self.services, &services);
         if let Err(error) = self.kernel.trace_process(pid, flags) {
             tracing::error!(%error, pid, "what the process sends is not seen");
             self.state.publisher.metrics.attach_errors.with_label_values(&["targets_full"]).inc();
@@ -367,10 +384,8 @@ impl Worker {
         match verdict {
             Some(Verdict::Trace) => {
                 self.trace(pid);
-                if let Some(executed_ns) = executed_ns
-                    && let Some(process) = self.state.processes.get(pid)
-                {
-                    self.coverage.expect(pid, process.service, executed_ns, true);
+                if let Some(executed_ns) = executed_ns {
+                    self.coverage.expect(pid, &self.state.processes.services_of(pid), executed_ns, true);
                 }
             }
             Some(Verdict::Forget) => self.kernel.forget_process(pid),
@@ -401,10 +416,13 @@ impl Worker {
                 tracing::warn!(pid, "a process of a service was found that no exec record announced");
                 self.move_horizon("start_missed", now_ns)?;
             }
-            if let Some(process) = self.state.processes.get(pid) {
-                self.coverage.expect(pid, process.service, now_ns, false);
-            }
+            self.coverage.expect(pid, &self.state.processes.services_of(pid), now_ns, false);
         }
         Ok(())
     }
+}
+
+/// What the kernel side has to capture of a process that may be of these services.
+pub(super) fn flags_of(services: &[Service], of: &[usize]) -> u32 {
+    of.iter().fold(0, |flags, service| flags | target_flags(&services[*service]))
 }

@@ -12,6 +12,7 @@ use tracer_common::counters::Hook;
 use super::{Metric, Numbers, delay::DelayHistogram};
 use crate::{
     build,
+    discover::pods,
     domain::{Edge, Kind, Labels, LinkOutcome, Outcome},
     hold,
     ingest::interpret::Reason,
@@ -66,6 +67,15 @@ pub struct Metrics {
     requests: IntCounterVec,
     delay: DelayHistogram,
     attach_gap: HistogramVec,
+    /// Failures to follow pods, by reason.
+    pub pod_watch_errors: IntCounterVec,
+    /// Processes that waited for what Kubernetes says, by what became of them.
+    pub pod_waits: IntCounterVec,
+    pod_watch_up: IntGaugeVec,
+    pod_watch_age: GaugeVec,
+    known_pods: IntGaugeVec,
+    unsettled: IntGaugeVec,
+    held_back: IntGaugeVec,
     held: IntCounterVec,
     hold_file_systems: Gauge,
     ratio: GaugeVec,
@@ -175,6 +185,13 @@ impl Metrics {
             requests: counters(Metric::Requests, &["outcome", "service", "release", "group"])?,
             delay,
             attach_gap,
+            pod_watch_errors: counters(Metric::PodWatchErrors, &["reason"])?,
+            pod_waits: counters(Metric::PodWaits, &["outcome"])?,
+            pod_watch_up: int_gauges(Metric::PodWatchUp, &[])?,
+            pod_watch_age: gauges(Metric::PodWatchAge, &[])?,
+            known_pods: int_gauges(Metric::KnownPods, &[])?,
+            unsettled: int_gauges(Metric::UnsettledProcesses, &["state"])?,
+            held_back: int_gauges(Metric::HeldBack, &["what"])?,
             held: counters(Metric::HeldExecs, &["outcome"])?,
             hold_file_systems: gauge(Metric::HoldFileSystems)?,
             ratio: gauges(Metric::BrokenLinkRatio, &["edge", "service", "release", "bound"])?,
@@ -229,6 +246,14 @@ impl Metrics {
         for kind in [Kind::Request, Kind::Exposure] {
             self.horizon.with_label_values(&[kind.name()]);
         }
+        for reason in pods::Reason::ALL.iter().map(|reason| reason.name()) {
+            self.pod_watch_errors.with_label_values(&[reason]);
+        }
+        for outcome in ["matched", "not_matched", "given_up"] {
+            self.pod_waits.with_label_values(&[outcome]);
+        }
+        self.set_unsettled(0, 0);
+        self.set_held_back(0, 0);
     }
 
     /// Every count of the daemon's own, for a checkpoint.
@@ -335,6 +360,28 @@ impl Metrics {
             self.held.with_label_values(&[outcome]).inc_by(count);
         }
         self.hold_file_systems.set(file_systems as f64);
+    }
+
+    /// Publishes whether pods are followed, for how long they are not, and how many are known.
+    pub fn set_pod_watch(&self, is_up: bool, age: Duration, known: usize) {
+        let none: [&str; 0] = [];
+        self.pod_watch_up.with_label_values(&none).set(i64::from(is_up));
+        self.pod_watch_age.with_label_values(&none).set(age.as_secs_f64());
+        self.known_pods.with_label_values(&none).set(i64::try_from(known).unwrap_or(i64::MAX));
+    }
+
+    /// Publishes how many processes wait for what Kubernetes says, and for how many it did not say it in time.
+    pub fn set_unsettled(&self, waiting: usize, unknown: usize) {
+        for (state, count) in [("waiting", waiting), ("unknown", unknown)] {
+            self.unsettled.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Publishes how many records wait for that, and how many events behind them.
+    pub fn set_held_back(&self, records: usize, events: usize) {
+        for (what, count) in [("records", records), ("events", events)] {
+            self.held_back.with_label_values(&[what]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Publishes what waits in the join.

@@ -61,6 +61,20 @@ pub enum Metric {
     HeldExecs,
     /// File systems on which programs are held.
     HoldFileSystems,
+    /// Whether pods are followed.
+    PodWatchUp,
+    /// For how long they are not.
+    PodWatchAge,
+    /// Why they are not.
+    PodWatchErrors,
+    /// Pods that are known.
+    KnownPods,
+    /// What became of processes that waited for what Kubernetes says.
+    PodWaits,
+    /// Processes of which Kubernetes has not said enough.
+    UnsettledProcesses,
+    /// What is held until it has.
+    HeldBack,
     /// How far the watermark is behind the clock.
     WatermarkLag,
     /// How far the system clock was stepped.
@@ -117,6 +131,13 @@ impl Metric {
         Self::CollectorLookups,
         Self::HeldExecs,
         Self::HoldFileSystems,
+        Self::PodWatchUp,
+        Self::PodWatchAge,
+        Self::PodWatchErrors,
+        Self::KnownPods,
+        Self::PodWaits,
+        Self::UnsettledProcesses,
+        Self::HeldBack,
         Self::WatermarkLag,
         Self::ClockStep,
         Self::Checkpoint,
@@ -162,6 +183,13 @@ impl Metric {
             Self::CollectorLookups => "linktracer_collector_lookups_total",
             Self::HeldExecs => "linktracer_held_execs_total",
             Self::HoldFileSystems => "linktracer_hold_file_systems",
+            Self::PodWatchUp => "linktracer_pod_watch_up",
+            Self::PodWatchAge => "linktracer_pod_watch_age_seconds",
+            Self::PodWatchErrors => "linktracer_pod_watch_errors_total",
+            Self::KnownPods => "linktracer_known_pods",
+            Self::PodWaits => "linktracer_pod_waits_total",
+            Self::UnsettledProcesses => "linktracer_unsettled_processes",
+            Self::HeldBack => "linktracer_held_back",
             Self::WatermarkLag => "linktracer_watermark_lag_seconds",
             Self::ClockStep => "linktracer_clock_step_seconds",
             Self::Checkpoint => "linktracer_checkpoint_timestamp_seconds",
@@ -228,6 +256,19 @@ impl Metric {
             Self::HoldFileSystems => "File systems on which programs are held until they are probed.",
             Self::AttachGap => "How long a started process could call SDK functions before they were probed.",
             Self::CollectorLookups => "Look-ups of collectors' names, by name and outcome.",
+            Self::PodWatchUp => "1 while the pods of this node are followed at the Kubernetes API, else 0.",
+            Self::PodWatchAge => "How old what is known of pods may be: 0 while they are followed.",
+            Self::PodWatchErrors => "Failures to follow the pods of this node, by reason.",
+            Self::KnownPods => "Pods of this node that are known.",
+            Self::PodWaits => {
+                "Processes that waited for what Kubernetes says of them, by what became of them; one that was given up may be decided later."
+            }
+            Self::UnsettledProcesses => {
+                "Running processes of which Kubernetes has not said enough: they wait, or their wait is over."
+            }
+            Self::HeldBack => {
+                "Records that wait for what Kubernetes says of their process, and events behind them."
+            }
             Self::WatermarkLag => "How far the join's watermark is behind the clock.",
             Self::ClockStep => {
                 "How far the system clock was stepped since the start; events are not moved by it."

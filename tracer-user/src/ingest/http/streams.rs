@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracer_common::counters::Hook;
 
+use super::super::hook_index;
 use super::parser::{NoId, Parser, Told};
 use crate::config::{RequestProbe, Service};
 
@@ -91,21 +92,6 @@ impl TlsCall {
         let mut hasher = DefaultHasher::new();
         send.payload.hash(&mut hasher);
         Self { buffer: send.received, len: send.piece_len, hash: hasher.finish() }
-    }
-}
-
-/// A hook, by its number.
-mod hook_index {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-    use tracer_common::counters::Hook;
-
-    pub(super) fn serialize<S: Serializer>(hook: &Hook, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(*hook as u32)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Hook, D::Error> {
-        let index = u32::deserialize(deserializer)?;
-        Hook::from_index(index).ok_or_else(|| D::Error::custom(format!("there is no hook {index}")))
     }
 }
 
