@@ -266,13 +266,14 @@ impl Metrics {
         numbers.add_to(&self.durable, &self.delay);
     }
 
-    /// Records received from a hook, whatever they were.
+    /// Records received from a hook, whatever they were. Messages that shared a record with another are no more records.
     pub fn received_from(&self, hook: Hook) -> u64 {
-        RECEIVED_OUTCOMES
+        let messages: u64 = RECEIVED_OUTCOMES
             .into_iter()
             .chain(Reason::ALL.iter().map(|reason| reason.name()))
             .map(|outcome| self.received.with_label_values(&[hook.name(), outcome]).get())
-            .sum()
+            .sum();
+        messages.saturating_sub(self.further.with_label_values(&[hook.name()]).get())
     }
 
     /// Publishes when the last checkpoint was on the disk, in nanoseconds since the Unix epoch.
@@ -467,8 +468,21 @@ fn seconds(ns: u64) -> f64 {
 mod tests {
     use std::sync::Arc;
 
-    use super::Metrics;
+    use tracer_common::counters::Hook;
+
+    use super::{Metrics, RECEIVED_EVENT};
     use crate::domain::{Kind, Labels, Outcome, Subject, TripleOutcome};
+
+    /// What is discarded with a ring is what was submitted and not received: three messages in one record are one.
+    #[test]
+    fn messages_that_share_a_record_are_one_record() {
+        let metrics = Metrics::new().expect("names are well formed");
+        let (write, connect) = (Hook::Write, Hook::Connect);
+        metrics.received.with_label_values(&[write.name(), RECEIVED_EVENT]).inc_by(4);
+        metrics.further.with_label_values(&[write.name()]).inc_by(2);
+        metrics.received.with_label_values(&[connect.name(), RECEIVED_EVENT]).inc_by(3);
+        assert_eq!((metrics.received_from(write), metrics.received_from(connect)), (2, 3));
+    }
 
     #[test]
     fn the_series_of_a_release_that_is_gone_go_and_no_others() {
