@@ -3,7 +3,8 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    mem,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     sync::atomic::{AtomicU32, Ordering},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tracer_user::demo::{http::get_once, measure::Scrape};
+use tracer_user::demo::{http::get_once, measure::Scrape, reserved::Reserved};
 
 use crate::{binary, linktracer, printed, wait_for};
 
@@ -209,11 +210,14 @@ pub fn sum(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
     scrape.samples().iter().filter(wanted).map(|sample| sample.value).sum()
 }
 
-/// An address of the loopback that nobody listens on.
+/// An address of the loopback that nobody listens on, and that nobody gets by chance while this process runs.
 ///
 /// # Panics
 /// There is none.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the loopback has a free port");
-    listener.local_addr().expect("is bound")
+    let reserved = Reserved::new((Ipv4Addr::LOCALHOST, 0).into()).expect("the loopback has a free port");
+    let address = reserved.address();
+    // Whoever listens there may end and begin again, so it is kept as long as this process runs.
+    mem::forget(reserved);
+    address
 }

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{
     fixture::{Fixture, GROUP_VARIABLE, RELEASE_VARIABLE},
     http,
+    reserved::Reserved,
     watch::{Interrupt, poll},
 };
 use crate::config::HookChoice;
@@ -118,6 +119,8 @@ fn quoted(path: &Path) -> String {
 pub struct Daemon {
     child: Child,
     address: SocketAddr,
+    /// The daemon tells nobody which port it got, so the demo finds one that is free and keeps it free.
+    _reserved: Option<Reserved>,
     log: PathBuf,
 }
 
@@ -125,7 +128,10 @@ impl Daemon {
     /// Starts `program run`.
     pub fn start(program: &Path, setup: &Setup) -> Result<Self> {
         let root = setup.fixture.root();
-        let address = free_address(setup.listen)?;
+        // A port that somebody asked for is the daemon's to take or to complain about.
+        let reserved = (setup.listen.port() == 0).then(|| Reserved::new(setup.listen)).transpose();
+        let reserved = reserved.with_context(|| format!("find a free port on {}", setup.listen))?;
+        let address = reserved.as_ref().map_or(setup.listen, Reserved::address);
         let (config, log) = (root.join("linktracer.yaml"), root.join("daemon.log"));
         fs::create_dir_all(root.join("state")).context("create the state directory")?;
         fs::write(&config, setup.config(address)).context("write the configuration")?;
@@ -145,7 +151,7 @@ impl Daemon {
             .stdout(log_file.try_clone().context("share the daemon's log")?)
             .stderr(log_file);
         let child = command.spawn().with_context(|| format!("start {}", command.get_program().display()))?;
-        Ok(Self { child, address, log })
+        Ok(Self { child, address, _reserved: reserved, log })
     }
 
     /// Where it publishes.
@@ -227,13 +233,4 @@ pub fn log_tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
-}
-
-/// The daemon tells nobody which port it got, so the demo picks one that is free now.
-fn free_address(listen: SocketAddr) -> Result<SocketAddr> {
-    if listen.port() != 0 {
-        return Ok(listen);
-    }
-    let listener = TcpListener::bind(listen).with_context(|| format!("find a free port on {listen}"))?;
-    listener.local_addr().context("ask for the free port")
 }

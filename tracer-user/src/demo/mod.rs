@@ -17,6 +17,7 @@ pub mod load;
 pub mod measure;
 pub mod plan;
 pub mod report;
+pub mod reserved;
 mod script;
 pub mod tally;
 pub mod watch;

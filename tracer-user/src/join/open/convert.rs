@@ -211,13 +211,13 @@ fn packed_entries<'a>(group: &Group, pairs: impl Iterator<Item = &'a Pair>) -> O
 
 fn pack_pair(pair: &Pair, entries: &mut Vec<Entry>) -> Option<()> {
     let item = pair.item;
-    if pair.follows_doubt() {
-        return None;
-    }
     // No pair is read further than a packed group could hold.
     if entries.len() + pair.sightings.len().max(pair.exposures.len()) + pair.click_firsts.len()
         > MAX_PACKED_AGAIN + 1
     {
+        return None;
+    }
+    if pair.follows_doubt() {
         return None;
     }
     let mut exposures = pair.exposures.iter();
