@@ -3,13 +3,14 @@
 //! An event that is not late goes into the reorder buffer; what the watermark has passed is taken from
 //! there in batches. Until a batch is taken nothing can tell the difference: events and deadlines
 //! only depend on event time, and whatever looks at the state (a late event, a heartbeat, a horizon
-//! that moves, a snapshot) has it brought up to the watermark first. A batch gives the processor
-//! many groups to fetch at once in place of one after the other.
+//! that moves, a snapshot) has it brought up to the watermark first. While one batch is taken, the
+//! processor fetches from memory what the next ones will look at ([`Due`]).
 
 use std::collections::BTreeMap;
 
 use super::config::JoinConfig;
 use super::doubts::Doubts;
+use super::due::{BATCH, Due, Guess};
 use super::event::{JoinEvent, RequestPrint, SourcePrint};
 use super::evict::Evicted;
 use super::index::{Index, Place};
@@ -27,8 +28,6 @@ use super::time::wheel::Wheel;
 use crate::domain::Counts;
 use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject};
 
-/// Events taken at once. More would make the longest step longer, and no faster on the whole.
-const BATCH: usize = 24;
 /// Groups looked at for expiry with each batch, beside three for each one that was added.
 const EXPIRED_BESIDE: usize = 4;
 /// The same by a heartbeat, which comes seldom.
@@ -43,8 +42,8 @@ pub struct Engine {
     pub(super) reorder: Reorder,
     /// Events put into the reorder buffer since then.
     pushed: usize,
-    /// Events that are being taken. Empty between calls.
-    batch: Vec<JoinEvent>,
+    /// Events that the watermark has passed.
+    pub(super) due: Due,
     /// Event time: every event and every deadline before it has been taken.
     pub(super) now_ns: u64,
     /// Coverage horizon of requests; 0 when nothing was missed.
@@ -94,7 +93,7 @@ impl Engine {
             watermark: Watermark::new(config.lateness_ns, config.idle_timeout_ns),
             reorder: Reorder::new(longest_wait_ns),
             pushed: 0,
-            batch: Vec::with_capacity(BATCH),
+            due: Due::default(),
             now_ns: 0,
             request_horizon_ns: 0,
             exposure_horizon_ns: 0,
@@ -291,54 +290,31 @@ impl Engine {
     }
 
     fn take_due(&mut self, until: Until, out: &mut Vec<Decision>) {
-        while self.take_batch(until, out) == BATCH {}
+        while self.take_batch(until, out) {}
     }
 
-    /// Takes the next events that are due. Returns how many.
-    fn take_batch(&mut self, until: Until, out: &mut Vec<Decision>) -> usize {
-        let mut batch = std::mem::take(&mut self.batch);
-        self.reorder.take(until, BATCH, &mut batch);
-        let mut places = [None; BATCH];
-        self.fetch(&batch, &mut places);
+    /// Takes the events that are ready and gets the next ones ready. Returns whether there are more.
+    fn take_batch(&mut self, until: Until, out: &mut Vec<Decision>) -> bool {
+        let mut batch = self.due.take_ready();
         let groups_before = self.index.len();
-        for (event, place) in batch.iter().zip(places) {
+        for (event, guess) in batch.iter() {
             self.pending.buffered[event.kind] -= 1;
             self.run_deadlines(Until::Before(event.timestamp_ns), out);
             self.move_to(event.timestamp_ns);
-            self.take_in_order(event, place, out);
+            self.take_in_order(event, guess, out);
         }
-        let taken = batch.len();
-        batch.clear();
-        self.batch = batch;
+        self.reorder.take(until, BATCH, batch.refill());
+        self.due.add(batch, &self.index, &self.arena);
         // A group is looked at twice or so. So what is over is removed as fast as groups are added.
         let added = self.index.len().saturating_sub(groups_before).min(BATCH);
         self.expire_packed(2 * added + EXPIRED_BESIDE);
         self.keep_memory_limit(out);
-        taken
-    }
-
-    /// Looks at what the events of a batch will look at, so that the processor fetches it from memory
-    /// for all of them at the same time. It decides nothing; `places` are guesses.
-    fn fetch(&self, batch: &[JoinEvent], places: &mut [Option<Place>; BATCH]) {
-        let slots = batch.iter().fold(0, |sum, event| sum ^ self.index.look_at(event.request));
-        std::hint::black_box(slots);
-        for (place, event) in places.iter_mut().zip(batch) {
-            *place = self.index.guess(event.request);
-        }
-        let packed = || {
-            places.iter().take(batch.len()).filter_map(|place| match place {
-                Some(Place::Packed(handle)) => Some(*handle),
-                _ => None,
-            })
-        };
-        let heads = packed().fold(0, |sum, handle| sum ^ self.arena.look_at(handle));
-        let rest = packed().fold(0, |sum, handle| sum ^ self.arena.look_at_next(handle));
-        std::hint::black_box(heads ^ rest);
+        !self.due.is_empty()
     }
 
     /// Takes an event in order; `guess` is where its group may be.
-    fn take_in_order(&mut self, event: &JoinEvent, guess: Option<Place>, out: &mut Vec<Decision>) {
-        if let Some(Place::Packed(handle)) = guess
+    fn take_in_order(&mut self, event: &JoinEvent, guess: Guess, out: &mut Vec<Decision>) {
+        if let Some(handle) = guess
             && let Some(head) = self.arena.head_if_live(handle)
             && head.request == event.request
             && !event.lacks_an_id()

@@ -11,6 +11,7 @@
 
 use super::event::RequestPrint;
 use super::packed::arena::Handle;
+use super::prefetch::prefetch;
 
 /// Slots of 8 bytes in a page: 4 KiB.
 const PAGE_SLOTS: usize = 512;
@@ -85,11 +86,10 @@ impl Index {
         self.page_of(print).places(print).find(|place| is_it(*place))
     }
 
-    /// Reads the slot where a group would be looked for first, so that the processor fetches it. Nothing
-    /// depends on what it returns, so it does not wait for one slot before it goes to the next.
-    pub(super) fn look_at(&self, request: RequestPrint) -> u64 {
+    /// Has the slot fetched where a group is looked for first.
+    pub(super) fn prefetch(&self, request: RequestPrint) {
         let print = print_of(request);
-        self.page_of(print).slots[print as usize % PAGE_SLOTS]
+        prefetch(&self.page_of(print).slots[print as usize % PAGE_SLOTS]);
     }
 
     /// The place of what is probably the group.

@@ -4,7 +4,7 @@
 //! [`Join`] takes events with strings and gives them to an [`Engine`], which knows ids as fingerprints
 //! only; whoever needs all its speed makes [`JoinEvent`]s and uses the engine. Read [`Engine::push`]
 //! first: a late event is taken at once, any other waits in the reorder buffer (`time`) until the
-//! watermark passes it. Then what is known of its request id decides:
+//! watermark passes it, and is then on its way for two batches (`due`). Then what is known of its request id decides:
 //!
 //! - `packed`: nearly always. All of a request id in a few cache lines, and the short way for an event
 //!   that only adds to it.
@@ -27,6 +27,7 @@
 mod adapter;
 mod config;
 mod doubts;
+mod due;
 mod engine;
 mod event;
 mod evict;
@@ -36,6 +37,7 @@ mod labels;
 mod open;
 mod packed;
 mod pending;
+mod prefetch;
 mod reports;
 mod restore;
 mod snapshot;

@@ -113,6 +113,7 @@ impl Engine {
         self.adopt_horizons(out);
         self.advance(out);
         self.check_accounting(first_new, out);
+        debug_assert!(self.due.is_empty(), "an event that is neither buffered nor taken");
         let state = SnapshotState {
             prints: prints.clone(),
             labels,

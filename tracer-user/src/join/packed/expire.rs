@@ -8,7 +8,11 @@ use crate::join::index::Place;
 impl Engine {
     /// Removes packed groups of which nothing is remembered, looking at this many.
     pub(in super::super) fn expire_packed(&mut self, most: usize) {
-        self.fetch_expiring(most);
+        self.expire(most);
+        self.prefetch_expiring(most);
+    }
+
+    fn expire(&mut self, most: usize) {
         for _ in 0..most {
             let Some((handle, bucket)) = self.wheel.pop_before(self.now_ns) else { return };
             let Some(mut head) = self.packed_in(handle, bucket) else { continue };
@@ -22,21 +26,20 @@ impl Engine {
         }
     }
 
-    /// Looks at the groups that are over next, so that the processor fetches all of them at the same
-    /// time. It decides nothing.
-    fn fetch_expiring(&mut self, most: usize) {
+    /// Has fetched what will be looked at when this many groups have been, and what of them leads further.
+    fn prefetch_expiring(&mut self, most: usize) {
         if !self.wheel.is_due(self.now_ns) {
             return;
         }
-        let next = || self.wheel.next().take(most);
-        let heads = next().fold(0, |sum, handle| sum ^ self.arena.look_at(*handle));
-        let live = next().filter(|handle| self.arena.head_if_live(**handle).is_some());
-        let rest = live.fold(0, |sum, handle| {
-            let request = self.arena.request_of(*handle);
-            let slot = self.index.guess(request).is_some();
-            sum ^ self.arena.look_at_extents(*handle) ^ u64::from(slot)
-        });
-        std::hint::black_box(heads ^ rest);
+        for handle in self.wheel.next().skip(most).take(most) {
+            self.arena.prefetch_head(*handle);
+        }
+        for handle in self.wheel.next().take(most) {
+            if let Some(head) = self.arena.head_if_live(*handle) {
+                self.index.prefetch(head.request);
+                self.arena.prefetch_extents(&head);
+            }
+        }
     }
 
     /// The group that was put into this bucket, if it is still there.

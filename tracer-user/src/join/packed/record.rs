@@ -20,6 +20,7 @@ use super::arena::{Arena, Class, Handle};
 use super::line::{LINE_ENTRIES, Line, MAX_SPAN_NS};
 use crate::domain::TripleOutcome;
 use crate::join::event::{ItemPrint, LabelsKey, RequestPrint};
+use crate::join::prefetch::prefetch;
 use crate::join::time::wheel::NO_BUCKET;
 
 /// Entries that a packed group can have. Past that, looking through them would take too long.
@@ -248,26 +249,32 @@ impl Arena {
         self.get_mut(handle, Class::Head)[0] = head.to_line();
     }
 
-    /// Reads a little of what is at this place, so that the processor fetches it. What it returns means
-    /// nothing. The place need not be a group's.
-    pub(in super::super) fn look_at(&self, handle: Handle) -> u64 {
-        if self.is_place_of(handle, Class::Head) { self.get(handle, Class::Head)[0].0[0] } else { 0 }
-    }
-
-    /// The same for the line that the next entry of a group comes into.
-    pub(in super::super) fn look_at_next(&self, handle: Handle) -> u64 {
-        let head = self.head(handle);
-        let entry = usize::from(head.entries);
-        match head.line_of(handle, entry) {
-            Some((extent, class, line)) if extent != Handle::NONE => self.get(extent, class)[line].0[0],
-            _ => 0,
+    /// Has the head at this place fetched, and the line of entries beside it. The place need not be a group's.
+    pub(in super::super) fn prefetch_head(&self, handle: Handle) {
+        if self.is_place_of(handle, Class::Head) {
+            self.get(handle, Class::Head).iter().for_each(prefetch);
         }
     }
 
-    /// The same for what of a group is given back when it is over.
-    pub(in super::super) fn look_at_extents(&self, handle: Handle) -> u64 {
-        let head = self.head(handle);
-        head.extents_in_use().fold(0, |sum, (extent, class)| sum ^ self.get(extent, class)[0].0[0])
+    /// Has fetched what an event of this item will touch: the line that the next entry comes into, and all that there
+    /// are if the item may be known.
+    pub(in super::super) fn prefetch_entries(&self, handle: Handle, head: &Head, item: ItemPrint) {
+        if head.may_have(item) {
+            for (extent, class) in head.extents_in_use() {
+                self.get(extent, class).iter().for_each(prefetch);
+            }
+        } else if let Some((extent, class, line)) = head.line_of(handle, usize::from(head.entries))
+            && extent != Handle::NONE
+        {
+            prefetch(&self.get(extent, class)[line]);
+        }
+    }
+
+    /// Has fetched what of a group is written when it is given back, its head aside.
+    pub(in super::super) fn prefetch_extents(&self, head: &Head) {
+        for (extent, class) in head.extents_in_use() {
+            prefetch(&self.get(extent, class)[0]);
+        }
     }
 
     /// The fingerprint alone.

@@ -191,7 +191,7 @@ impl Bucket {
     /// Returns how many were taken.
     fn take(&mut self, until: Until, most: usize, out: &mut Vec<JoinEvent>) -> usize {
         if self.is_unsorted {
-            self.events[self.taken..].sort_by_key(order_of);
+            self.events[self.taken..].sort_by_cached_key(order_of);
             self.is_unsorted = false;
         }
         let room = most.saturating_sub(out.len());
