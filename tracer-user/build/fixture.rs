@@ -19,6 +19,8 @@ pub(crate) fn build(out_dir: &Path) {
         .debug(false)
         .opt_level(2)
         .pic(true)
+        // Also where the tracer itself is linked statically: a traced library is one that is loaded.
+        .static_flag(false)
         .warnings(true)
         .extra_warnings(true)
         .try_get_compiler()

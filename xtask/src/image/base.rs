@@ -89,7 +89,10 @@ fn fill(machine: &Machine, folder: &Path) -> Result<()> {
     fs::create_dir_all(&machine.cache).with_context(|| format!("creating {}", machine.cache.display()))?;
     debian(folder)?;
     rust(machine, folder)?;
-    copy_folder(&Path::new("/").join(AUTHORITIES), &folder.join(AUTHORITIES))?;
+    let authorities = Path::new("/").join(AUTHORITIES);
+    if authorities.is_dir() {
+        copy_folder(&authorities, &folder.join(AUTHORITIES))?;
+    }
     quietly(command("chroot", []).arg(folder).arg("update-ca-certificates")).map(drop)
 }
 

@@ -60,7 +60,8 @@ fn build(machine: &Machine, arguments: &Arguments) -> Result<()> {
     let commit = quietly(command("git", ["rev-parse", "--short=12", "HEAD"]).current_dir(&machine.workspace))
         .unwrap_or_default();
     let started = Instant::now();
-    let mut build = podman(["build", "--network", "host", "--file", CONTAINERFILE]);
+    // What each step leaves behind takes gigabytes, and the first of them copies the sources: it is never used again.
+    let mut build = podman(["build", "--layers=false", "--network", "host", "--file", CONTAINERFILE]);
     build.args(["--tag", &arguments.tag, "--build-arg", &format!("BASE={base}")]);
     build.args(["--build-arg", &format!("COMMIT={}", commit.trim())]);
     visibly(build.arg(".").current_dir(&machine.workspace))?;

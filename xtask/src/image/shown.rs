@@ -2,7 +2,8 @@
 //! capabilities and no others, root's files read-only, the initial pid namespace, and under the seccomp profile.
 //!
 //! The load, the service and the comparison are outside, as services are for a daemon on a node. Of all files outside,
-//! the container has the configuration and tracefs alone.
+//! the container has tracefs, the configuration, and the demo's folder: its configuration names a program by its path,
+//! which a daemon looks for among its own files first.
 
 use std::{
     fs,
@@ -15,7 +16,7 @@ use anyhow::{Context, Result};
 
 use super::{contents::Mounted, podman};
 use crate::{
-    command::{in_words, visibly},
+    command::{in_words, quietly, visibly},
     machine::Machine,
 };
 
@@ -34,19 +35,25 @@ pub(super) fn the_demo_is_exact(machine: &Machine, image: &str, mounted: &Mounte
     let mut demo = Command::new(mounted.program());
     demo.args(["demo", "--within"]).arg(&start);
     println!("image: the demo, its daemon started by `{} ...`", in_words(&container(machine)?));
-    visibly(&mut demo).context("the demo with the daemon of the image")
+    let result = visibly(&mut demo).context("the demo with the daemon of the image");
+    // It is gone, unless the demo had to give it up.
+    quietly(&mut podman(["rm", "--force", "--ignore", "--time", "0", &container_name()]))?;
+    result
+}
+
+fn container_name() -> String {
+    format!("linktracer-image-{}", std::process::id())
 }
 
 /// The demo's words are `PROGRAM run --config FILE`; the image's command is the same, with a path of its own.
 fn script(machine: &Machine, image: &str) -> Result<String> {
-    Ok(format!(
-        "#!/bin/sh\nexec {} --volume \"$4:{CONFIGURATION}:ro\" {image}\n",
-        in_words(&container(machine)?)
-    ))
+    let (run, name) = (in_words(&container(machine)?), container_name());
+    let volumes = format!("--volume \"${{4%/*}}:${{4%/*}}:ro\" --volume \"$4:{CONFIGURATION}:ro\"");
+    Ok(format!("#!/bin/sh\nexec {run} --name {name} {volumes} {image}\n"))
 }
 
 /// `podman run`, as the chart has it.
-pub(super) fn container(machine: &Machine) -> Result<Command> {
+fn container(machine: &Machine) -> Result<Command> {
     let mut run = podman(["run", "--rm", "--read-only", "--network", "host", "--pid", "host"]);
     run.args(["--cap-drop", "all", "--cap-add", &capabilities(machine)?.join(",")]);
     // Kubernetes leaves this away with SYS_ADMIN; the daemon needs no more than it is given.
