@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
     for changed in ["build.rs", "build", "../tracer-common/src"] {
         println!("cargo:rerun-if-changed={changed}");
     }
-    println!("cargo:rustc-env=LINKTRACER_COMMIT={}", commit());
+    println!("cargo:rustc-env={COMMIT_VARIABLE}={}", commit());
     fixture::build(&out_dir);
     kernel_object(&out_dir)
 }
@@ -40,8 +40,15 @@ fn kernel_object(out_dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot build the kernel side with {}", toolchain.version))
 }
 
+/// Says which commit this is, where there are the sources alone, as in the build of an image.
+const COMMIT_VARIABLE: &str = "LINKTRACER_COMMIT";
+
 /// The commit this is built from, for `linktracer_build_info`.
 fn commit() -> String {
+    println!("cargo:rerun-if-env-changed={COMMIT_VARIABLE}");
+    if let Some(commit) = env::var(COMMIT_VARIABLE).ok().filter(|commit| !commit.is_empty()) {
+        return commit;
+    }
     println!("cargo:rerun-if-changed=../.git/HEAD");
     println!("cargo:rerun-if-changed=../.git/refs/heads");
     let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();

@@ -14,7 +14,11 @@ use std::{path::Path, process::Command};
 /// to fail.
 pub(crate) fn build(out_dir: &Path) {
     println!("cargo:rerun-if-changed=fixture");
-    let compiler = cc::Build::new()
+    let mut build = cc::Build::new();
+    // Where the tracer itself is linked statically as well: a traced library is one that is loaded.
+    #[expect(deprecated, reason = "it keeps cc from adding -static, of which its note does not speak")]
+    build.static_flag(false);
+    let compiler = build
         .cargo_metadata(false)
         .debug(false)
         .opt_level(2)

@@ -41,6 +41,12 @@ pub(crate) fn build(machine: &Machine) -> anyhow::Result<PathBuf> {
     Ok(binary(machine))
 }
 
+/// Where cargo keeps its settings and what it fetched.
+pub(crate) fn home() -> PathBuf {
+    let default = || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cargo");
+    env::var_os("CARGO_HOME").map_or_else(default, PathBuf::from)
+}
+
 /// Where cargo puts the daemon.
 pub(crate) fn binary(machine: &Machine) -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);

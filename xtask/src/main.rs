@@ -1,5 +1,5 @@
 //! What a person types: `cargo xtask setup`, `demo`, `vm`, `capabilities`, `fuzz`, `soak`,
-//! `simulate`, `lint`, `deploy`, `bench`, `test`.
+//! `simulate`, `lint`, `deploy`, `image`, `licences`, `bench`, `test`.
 //!
 //! Start reading in [`setup`], whose table of steps is all that a new machine needs. Nothing here knows how the tracer
 //! works: it is called as a program, by its command line.
@@ -14,9 +14,11 @@ mod demo;
 mod deploy;
 mod document;
 mod fuzz;
+mod image;
 #[path = "../../tracer-user/build/kernel_side.rs"]
 #[expect(dead_code, reason = "shared with the build script, which uses the rest")]
 mod kernel_side;
+mod licences;
 mod lint;
 mod machine;
 mod setup;
@@ -54,6 +56,10 @@ enum Task {
     Lint,
     /// Check the Helm chart against Kubernetes' schemas, and the kustomize base against the chart
     Deploy(deploy::Arguments),
+    /// Build the container image, look into it, and run the demo with its daemon
+    Image(image::Arguments),
+    /// Write the licences of all that is in a static build
+    Licences(licences::Arguments),
     /// Trace processes and ids that come and go, for minutes or hours
     Soak(soak::Arguments),
     /// Everything: setup, lints, tests, end to end here and in a virtual machine
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Task::Simulate => simulate::main().map(|()| ExitCode::SUCCESS),
         Task::Lint => lint::main().map(|()| ExitCode::SUCCESS),
         Task::Deploy(arguments) => deploy::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Image(arguments) => image::main(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Licences(arguments) => licences::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Soak(arguments) => soak::main(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::main(&arguments),
         Task::Bench(arguments) => bench::main(&arguments).map(|()| ExitCode::SUCCESS),

@@ -29,23 +29,13 @@ impl OtherLists {
             fs::metadata(KEYS).is_ok(),
             "no keys at {KEYS}: the packages of other releases are fetched on Debian only"
         );
-        let targets = ["indextargets", "--format", "$(LABEL) $(REPO_URI)"];
-        let targets = quietly(&mut command("apt-get", targets))?;
-        let sources: Vec<String> = suites
-            .iter()
-            .map(|suite| {
-                let label = if suite.ends_with("-security") { "Debian-Security" } else { "Debian" };
-                let archive = archive(&targets, label)
-                    .with_context(|| format!("apt uses no archive of {label} here"))?;
-                Ok(format!("deb [signed-by={KEYS}] {archive} {suite} main\n"))
-            })
-            .collect::<Result<_>>()?;
+        let sources = sources(suites)?;
         let lists = Self { directory: machine.cache.join("lists").join(suites.join("+")) };
         for folder in ["lists/partial", "archives/partial"] {
             let folder = lists.directory.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         }
-        fs::write(lists.sources(), sources.concat()).context("writing the sources")?;
+        fs::write(lists.sources(), sources.join("\n")).context("writing the sources")?;
         quietly(command("apt-get", ["update"]).args(lists.options()))
             .with_context(|| format!("fetching the lists of {}", suites.join(", ")))?;
         Ok(lists)
@@ -77,6 +67,20 @@ impl OtherLists {
     fn sources(&self) -> PathBuf {
         self.directory.join("sources.list")
     }
+}
+
+/// The lines of a `sources.list` for `suites`, of the archives that this machine's apt uses.
+pub(crate) fn sources(suites: &[&str]) -> Result<Vec<String>> {
+    let targets = quietly(&mut command("apt-get", ["indextargets", "--format", "$(LABEL) $(REPO_URI)"]))?;
+    suites
+        .iter()
+        .map(|suite| {
+            let label = if suite.ends_with("-security") { "Debian-Security" } else { "Debian" };
+            let archive =
+                archive(&targets, label).with_context(|| format!("apt uses no archive of {label} here"))?;
+            Ok(format!("deb [signed-by={KEYS}] {archive} {suite} main"))
+        })
+        .collect()
 }
 
 fn archive<'a>(targets: &'a str, label: &str) -> Option<&'a str> {

@@ -19,7 +19,7 @@ use anyhow::{Result, bail};
 
 pub(crate) use self::{
     apt::fetch_into,
-    lists::OtherLists,
+    lists::{OtherLists, sources},
     steps::{
         EXPR, NGINX, PROMETHEUS, Step, busybox, chart_checkers, extracted, go_binary, node_folder,
         otlp_receiver, promtool_3,
@@ -43,6 +43,11 @@ pub(crate) enum Purpose {
     Native,
     /// Try every reader of foreign bytes on inputs that are made up
     Fuzz,
+    /// Build and run a container image
+    Image,
+    /// Make a base for building an image, where none can be fetched
+    #[value(skip)]
+    StandIn,
     /// Check the Helm chart, with nothing compiled
     #[value(skip)]
     Deploy,

@@ -78,7 +78,7 @@ const BUSYBOX: &str = "busybox-static";
 /// The steps for a purpose, in the order in which they build on each other.
 pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
     let mut steps = Vec::new();
-    if !matches!(purpose, Purpose::GuestOnly | Purpose::Deploy) {
+    if !matches!(purpose, Purpose::GuestOnly | Purpose::Deploy | Purpose::Image | Purpose::StandIn) {
         steps.extend([c_compiler(), kernel_toolchain(), bpf_linker()]);
     }
     if matches!(purpose, Purpose::Deploy | Purpose::Native | Purpose::Test) {
@@ -87,7 +87,13 @@ pub(crate) fn for_purpose(purpose: Purpose) -> Vec<Step> {
     if purpose == Purpose::Fuzz {
         steps.extend([cpp_compiler(), new_go()]);
     }
-    if matches!(purpose, Purpose::Demo | Purpose::Native | Purpose::Test) {
+    if purpose == Purpose::Image {
+        steps.push(containers());
+    }
+    if purpose == Purpose::StandIn {
+        steps.push(bootstrap());
+    }
+    if matches!(purpose, Purpose::Demo | Purpose::Native | Purpose::Test | Purpose::Image) {
         steps.extend([tracefs(), bpffs()]);
     }
     if matches!(purpose, Purpose::Native | Purpose::Test) {
@@ -172,6 +178,45 @@ fn bpf_linker() -> Step {
         is_there: |_| linker::is_there(),
         install: linker::install,
         by_hand: ByHand::Commands(linker::BY_HAND),
+    }
+}
+
+/// What builds and runs images. `runc` is what most clusters run them with, and unlike `crun` it takes a machine that has
+/// both versions of cgroups.
+fn containers() -> Step {
+    Step {
+        name: "podman, runc and readelf",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| ["podman", "runc", "readelf"].iter().all(|name| find_program(name).is_some()),
+        install: |machine| {
+            apt::install(machine, &["podman", "runc", "binutils"]).map(|()| "installed".to_owned())
+        },
+        by_hand: ByHand::Packages {
+            apt: "podman runc binutils",
+            dnf: "podman runc binutils",
+            pacman: "podman runc binutils",
+            apk: "podman runc binutils",
+            zypper: "podman runc binutils",
+        },
+    }
+}
+
+/// Makes a Debian in a folder, for where the base image cannot be fetched.
+fn bootstrap() -> Step {
+    Step {
+        name: "mmdebstrap",
+        doing: "installing",
+        needs_root: true,
+        is_there: |_| find_program("mmdebstrap").is_some(),
+        install: |machine| apt::install(machine, &["mmdebstrap"]).map(|()| "installed".to_owned()),
+        by_hand: ByHand::Packages {
+            apt: "mmdebstrap",
+            dnf: "mmdebstrap",
+            pacman: "mmdebstrap (AUR)",
+            apk: "mmdebstrap",
+            zypper: "mmdebstrap",
+        },
     }
 }
 
