@@ -123,11 +123,12 @@ fn a_process_that_lies_harms_only_itself() {
 /// groups of the ratio's bounds have a bound of their own.
 #[test]
 fn a_million_ids_make_it_grow_by_its_limits_and_no_further() {
-    const PROCESSES: u64 = 4;
+    const PROCESSES: u64 = 6;
     const IDS_EACH: u64 = 300_000;
     const LIMIT_KIB: u64 = 32 << 10;
-    /// The groups of the ratio's bounds, the records of one batch, and what the allocator keeps.
-    const BESIDE_KIB: u64 = 72 << 10;
+    /// The groups of the ratio's bounds, a copy of them while they are published, the records of one batch, and what the
+    /// allocator keeps.
+    const BESIDE_KIB: u64 = 40 << 10;
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let program = compile(scratch.path());
     let text = format!(
@@ -160,7 +161,9 @@ fn a_million_ids_make_it_grow_by_its_limits_and_no_further() {
     let scrape = daemon.scrape();
     assert!(sum(&scrape, "linktracer_evicted_total", &[("table", "request_ids")]) > 500_000.0);
     assert!(sum(&scrape, "linktracer_state_bytes", &[]) <= (LIMIT_KIB << 10) as f64);
-    assert!(grown[4] <= grown[0] + LIMIT_KIB + BESIDE_KIB, "{grown:?}");
-    assert!(grown[4] <= grown[2] + grown[2] / 10, "it has come to its limits: {grown:?}");
+    // The limits are reached by the second process. What each of a million more ids left behind, if only a few bytes,
+    // would not fit.
+    let bound = grown[0] + LIMIT_KIB + BESIDE_KIB;
+    assert!(grown.iter().all(|kib| *kib <= bound), "{grown:?}, {bound}");
     daemon.finish();
 }

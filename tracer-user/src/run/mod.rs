@@ -9,6 +9,7 @@ mod coverage;
 mod durability;
 mod expected;
 mod losses;
+mod memory;
 mod pods;
 mod prepare;
 mod privileges;
@@ -70,6 +71,7 @@ pub struct Options {
 /// # Errors
 /// Something that tracing needs is missing (before anything is attached), or the worker failed.
 pub fn run(config: &Config, file: &ConfigFile, options: &Options) -> anyhow::Result<()> {
+    memory::give_back_large_blocks();
     let mut checks = preflight::run(config);
     if !options.serve {
         checks.retain(|check| check.subject != preflight::LISTEN);

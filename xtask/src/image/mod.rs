@@ -111,8 +111,8 @@ mod tests {
         let base = base::of(&text).expect("it names one");
         let toolchain =
             fs::read_to_string(machine.workspace.join("rust-toolchain.toml")).expect("it is there");
-        let version =
-            base.rsplit_once("/rust:").and_then(|(_, tag)| tag.split_once('-')).expect("VERSION-NAME").0;
+        let tag = base.strip_prefix("rust:").expect("the image of Rust, by its short name");
+        let version = tag.split_once('-').expect("VERSION-NAME").0;
         assert!(toolchain.contains(&format!("channel = \"{version}.")), "{base}\n{toolchain}");
     }
 
