@@ -21,6 +21,7 @@ use crate::{
     kernel_side::find_program,
     machine::Machine,
     setup::{self, Purpose},
+    temporary::TemporaryFolder,
     vm::{self, GuestCommand, GuestFile, Limits, kernel},
 };
 
@@ -99,16 +100,9 @@ fn title(name: &str) -> Result<String> {
 
 fn natively(binary: &Path) -> Result<Vec<String>> {
     // The build's folder may not be readable for somebody else.
-    let folder = std::env::temp_dir().join(format!("linktracer-capabilities-{}", std::process::id()));
-    fs::create_dir(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let words = natively_from(binary, &folder);
-    fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
-    words
-}
-
-fn natively_from(binary: &Path, folder: &Path) -> Result<Vec<String>> {
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).context("opening the folder")?;
-    let copy: PathBuf = folder.join("linktracer");
+    let folder = TemporaryFolder::new("capabilities")?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).context("opening the folder")?;
+    let copy: PathBuf = folder.path().join("linktracer");
     fs::copy(binary, &copy).context("copying the binary")?;
     let run = |set: &&[&str]| {
         let line = command_line(&copy.to_string_lossy(), set);

@@ -24,6 +24,7 @@ mod machine;
 mod setup;
 mod simulate;
 mod soak;
+mod temporary;
 mod test;
 mod vm;
 

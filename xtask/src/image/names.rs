@@ -7,6 +7,7 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
     process,
     sync::mpsc::{Receiver, Sender, channel},
     thread,
@@ -15,10 +16,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{
-    podman,
-    shown::{Scratch, volume},
-};
+use super::without_rights;
+use crate::temporary::TemporaryFolder;
 
 /// How long the program may take from its start to its question.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -30,12 +29,11 @@ const BY_SERVER: &str = "by-server.linktracer.test";
 pub(super) fn are_resolved(image: &str) -> Result<()> {
     let (prometheus, hosts_asked) = prometheus()?;
     let name_server = name_server()?;
-    let scratch = Scratch::new("names")?;
+    let scratch = TemporaryFolder::new("image-names")?;
     let hosts = scratch.file("hosts", &format!("127.0.0.1 localhost {BY_FILE}\n"))?;
     let resolver = scratch.file("resolv.conf", &format!("nameserver {}\n", name_server.ip()))?;
     for name in [BY_FILE, BY_SERVER] {
-        let mut run = podman(["run", "--rm", "--read-only", "--cap-drop", "all", "--network", "host"]);
-        run.args(["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096"]);
+        let mut run = without_rights();
         run.args(["--volume", &volume(&hosts, "/etc/hosts")]);
         run.args(["--volume", &volume(&resolver, "/etc/resolv.conf")]);
         let url = format!("http://{name}:{}", prometheus.port());
@@ -63,6 +61,11 @@ pub(super) fn are_resolved(image: &str) -> Result<()> {
         println!("image: {name} was looked up");
     }
     Ok(())
+}
+
+/// A volume of one file, read-only.
+fn volume(outside: &Path, inside: &str) -> String {
+    format!("{}:{inside}:ro", outside.display())
 }
 
 /// Answers every question with nothing, and tells what name it was asked by.

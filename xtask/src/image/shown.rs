@@ -5,19 +5,15 @@
 //! the container has tracefs, the configuration, and the demo's folder: its configuration names a program by its path,
 //! which a daemon looks for among its own files first.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::{contents::Mounted, podman};
+use super::{contents::Mounted, podman, without_rights};
 use crate::{
     command::{in_words, quietly, visibly},
     machine::Machine,
+    temporary::TemporaryFolder,
 };
 
 const SECCOMP: &str = "deploy/seccomp/linktracer.json";
@@ -28,9 +24,8 @@ const CONFIGURATION: &str = "/etc/linktracer/linktracer.yaml";
 
 /// Fails when one count is not the truth.
 pub(super) fn the_demo_is_exact(machine: &Machine, image: &str, mounted: &Mounted) -> Result<()> {
-    let scratch = Scratch::new("demo")?;
-    let start = scratch.path.join("start");
-    fs::write(&start, script(machine, image)?).context("writing the script that starts the container")?;
+    let scratch = TemporaryFolder::new("image-demo")?;
+    let start = scratch.file("start", &script(machine, image)?)?;
     fs::set_permissions(&start, fs::Permissions::from_mode(0o755)).context("making it executable")?;
     let mut demo = Command::new(mounted.program());
     demo.args(["demo", "--within"]).arg(&start);
@@ -54,15 +49,13 @@ fn script(machine: &Machine, image: &str) -> Result<String> {
 
 /// `podman run`, as the chart has it.
 fn container(machine: &Machine) -> Result<Command> {
-    let mut run = podman(["run", "--rm", "--read-only", "--network", "host", "--pid", "host"]);
-    run.args(["--cap-drop", "all", "--cap-add", &capabilities(machine)?.join(",")]);
+    let mut run = without_rights();
+    run.args(["--cap-add", &capabilities(machine)?.join(","), "--pid", "host"]);
     // Kubernetes leaves this away with SYS_ADMIN; the daemon needs no more than it is given.
     run.args(["--security-opt", "no-new-privileges"]);
     let profile = machine.workspace.join(SECCOMP);
     run.arg("--security-opt").arg(format!("seccomp={}", profile.display()));
     run.args(["--volume", TRACEFS]);
-    // podman's own limits are higher than what a machine without CAP_SYS_RESOURCE may set.
-    run.args(["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096"]);
     Ok(run)
 }
 
@@ -73,38 +66,6 @@ fn capabilities(machine: &Machine) -> Result<Vec<String>> {
     let list = values.lines().find_map(|line| line.strip_prefix("capabilities: [")?.strip_suffix(']'));
     let list = list.with_context(|| format!("{VALUES} has no line `capabilities: [...]`"))?;
     Ok(list.split(',').map(|name| name.trim().to_owned()).collect())
-}
-
-/// A folder that goes away with this value.
-pub(super) struct Scratch {
-    pub(super) path: PathBuf,
-}
-
-impl Scratch {
-    pub(super) fn new(what: &str) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("linktracer-image-{what}-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { path })
-    }
-
-    /// A file in it.
-    pub(super) fn file(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let path = self.path.join(name);
-        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-        Ok(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left behind in the system's folder of temporary files harms nobody.
-        drop(fs::remove_dir_all(&self.path));
-    }
-}
-
-/// A volume of one file, read-only.
-pub(super) fn volume(outside: &Path, inside: &str) -> String {
-    format!("{}:{inside}:ro", outside.display())
 }
 
 #[cfg(test)]

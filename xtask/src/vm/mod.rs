@@ -23,6 +23,7 @@ use crate::{
     cargo,
     machine::Machine,
     setup::{self, Purpose, short},
+    temporary::TemporaryFolder,
 };
 
 #[derive(clap::Args)]
@@ -124,11 +125,11 @@ pub(crate) fn run(
 ) -> Result<Vec<Status>> {
     let busybox = setup::busybox(machine)
         .context("no busybox for the virtual machine: run `cargo xtask setup --for vm`")?;
-    let place = TemporaryFolder::new()?;
-    let image = place.path.join("initramfs");
+    let place = TemporaryFolder::new("vm")?;
+    let image = place.path().join("initramfs");
     initramfs::write(&image, &busybox, commands, files).context("writing the virtual machine's initramfs")?;
     println!("vm {}: booting {}", kernel.name, kernel.origin);
-    let session = qemu::run(kernel, &image, &place.path.join("status"), limits)?;
+    let session = qemu::run(kernel, &image, &place.path().join("status"), limits)?;
     let mut report = console::parse(&session.status, commands);
     if let Some(boot) = report.boot {
         println!(
@@ -176,24 +177,4 @@ pub(crate) fn daemon(binary: PathBuf) -> GuestFile {
 fn guest_file(text: &str) -> GuestFile {
     let (host, guest) = text.split_once(':').unwrap_or((text, text));
     GuestFile { host: PathBuf::from(host), guest: PathBuf::from(guest) }
-}
-
-/// A folder that goes away with this value.
-struct TemporaryFolder {
-    path: PathBuf,
-}
-
-impl TemporaryFolder {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("linktracer-vm-{}", std::process::id()));
-        std::fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        // What is left behind in the system's folder of temporary files harms nobody.
-        drop(std::fs::remove_dir_all(&self.path));
-    }
 }
