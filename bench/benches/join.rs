@@ -20,14 +20,14 @@ fn join(criterion: &mut Criterion) {
         let (mut block, mut out) = (Vec::new(), Vec::new());
         for _ in 0..=shape.events_to_fill() / BLOCK as u64 {
             workload.fill(&mut block, BLOCK);
-            block.iter().for_each(|event| engine.push(*event, &mut out));
+            block.iter().for_each(|event| engine.push(event, &mut out));
             out.clear();
         }
         group.bench_function(name, |bencher| {
             bencher.iter_batched_ref(
                 || workload.by_ref().take(BLOCK).collect::<Vec<_>>(),
                 |events| {
-                    events.iter().for_each(|event| engine.push(*event, &mut out));
+                    events.iter().for_each(|event| engine.push(event, &mut out));
                     out.clear();
                 },
                 BatchSize::LargeInput,

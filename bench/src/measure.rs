@@ -183,7 +183,7 @@ impl Bench {
     fn push_block(&mut self) -> Duration {
         let begin = cpu_time();
         for event in &self.block {
-            self.engine.push(*event, &mut self.out);
+            self.engine.push(event, &mut self.out);
             if self.out.len() > 1024 {
                 self.counts.extend(self.out.iter());
                 self.out.clear();
@@ -201,7 +201,7 @@ impl Bench {
                 let begin = cpu_time();
                 black_box(event);
                 let middle = cpu_time();
-                self.engine.push(*event, &mut self.out);
+                self.engine.push(event, &mut self.out);
                 let end = cpu_time();
                 empty_steps.push(nanoseconds(middle - begin));
                 steps.push(nanoseconds(end - middle));

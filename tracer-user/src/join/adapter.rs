@@ -52,7 +52,7 @@ impl Join {
             kind: event.kind,
             wants_report,
         };
-        self.engine.push(event, &mut self.decisions);
+        self.engine.push(&event, &mut self.decisions);
         self.hand_over(out);
     }
 

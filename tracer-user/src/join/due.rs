@@ -11,14 +11,18 @@ use super::packed::arena::{Arena, Handle};
 /// Events taken at once. More would make the longest step longer, and no faster on the whole.
 pub(super) const BATCH: usize = 24;
 
-/// Where the group of an event probably is, if it is a packed one.
-pub(super) type Guess = Option<Handle>;
-
 /// Events with what is known of where their groups are.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Batch {
     events: Vec<JoinEvent>,
-    guesses: [Guess; BATCH],
+    /// Where the group of an event probably is, if it is a packed one.
+    guesses: [Handle; BATCH],
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { events: Vec::new(), guesses: [Handle::NONE; BATCH] }
+    }
 }
 
 /// Events in order, each batch one stage further than the one behind it.
@@ -30,14 +34,14 @@ pub(super) struct Due {
 
 impl Batch {
     /// Every event, and where its group probably is.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&JoinEvent, Guess)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&JoinEvent, Handle)> {
         self.events.iter().zip(self.guesses)
     }
 
     /// For at most [`BATCH`] other events.
     pub(super) fn refill(&mut self) -> &mut Vec<JoinEvent> {
         self.events.clear();
-        self.guesses = [None; BATCH];
+        self.guesses = [Handle::NONE; BATCH];
         &mut self.events
     }
 }
@@ -60,15 +64,13 @@ impl Due {
     pub(super) fn add(&mut self, new: Batch, index: &Index, arena: &Arena) {
         let [next, second, last] = &mut self.stages;
         *last = new;
-        for (event, handle) in next.iter().filter_map(|(event, guess)| Some((event, guess?))) {
-            if let Some(head) = arena.head_if_live(handle) {
-                arena.prefetch_entries(handle, &head, event.item);
-            }
+        for (event, guess) in next.iter() {
+            arena.prefetch_entries(guess, event.item);
         }
         for (event, guess) in second.events.iter().zip(&mut second.guesses) {
             if let Some(Place::Packed(handle)) = index.guess(event.request) {
                 arena.prefetch_head(handle);
-                *guess = Some(handle);
+                *guess = handle;
             }
         }
         for event in &last.events {
@@ -108,8 +110,7 @@ mod tests {
             due.add(batch, &index, &arena);
             // One round after it was added, an event is looked up: the groups of every second one are there by then.
             for number in (round * BATCH..(round + 1) * BATCH).step_by(2) {
-                let (handle, head) = arena.new_group(event(number).request, 0, true, None);
-                arena.set_head(handle, &head);
+                let handle = arena.new_group(event(number).request, 0, true, None);
                 index.insert(event(number).request, Place::Packed(handle));
             }
             assert_eq!(taken.len(), (round + 1).saturating_sub(3) * BATCH);
@@ -117,7 +118,7 @@ mod tests {
         assert!(due.is_empty());
         for (number, (taken, guess)) in taken.into_iter().enumerate() {
             assert_eq!(taken, event(number));
-            let group = guess.map(|handle| arena.request_of(handle));
+            let group = arena.head_if_live(guess).map(|head| head.request());
             assert_eq!(group, (number % 2 == 0).then_some(taken.request), "{number}");
         }
     }

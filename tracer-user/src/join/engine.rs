@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::config::JoinConfig;
 use super::doubts::Doubts;
-use super::due::{BATCH, Due, Guess};
+use super::due::{BATCH, Due};
 use super::event::{JoinEvent, RequestPrint, SourcePrint};
 use super::evict::Evicted;
 use super::index::{Index, Place};
@@ -124,10 +124,10 @@ impl Engine {
 
     /// Takes in one event and appends what is decided by now, about this event or about earlier ones.
     /// Some of it may be appended by a later call; [`Engine::heartbeat`] leaves nothing back.
-    pub fn push(&mut self, event: JoinEvent, out: &mut Vec<Decision>) {
+    pub fn push(&mut self, event: &JoinEvent, out: &mut Vec<Decision>) {
         let first_new = out.len();
         self.adopt_horizons(out);
-        let JoinEvent { kind, timestamp_ns, source, labels, .. } = event;
+        let JoinEvent { kind, timestamp_ns, source, labels, .. } = *event;
         out.push(Outcome::Received { kind, labels });
         // An event never moves the watermark past itself, so this does not depend on the order of
         // the two lines.
@@ -136,7 +136,7 @@ impl Engine {
         if late {
             out.push(Outcome::Late { kind, labels });
             self.advance(out);
-            self.take(&event, true, out);
+            self.take(event, true, out);
             self.run_deadlines(Until::Before(self.now_ns), out);
         } else {
             self.pending.buffered[kind] += 1;
@@ -151,7 +151,9 @@ impl Engine {
             if self.pushed >= BATCH / 2 {
                 // Twice as many as came, so that it catches up when the watermark has leapt.
                 self.pushed = 0;
-                self.take_batch(Until::Before(self.watermark.get_ns()), out);
+                // Whole buckets only: nobody can tell, and so none is put in order twice.
+                let until_ns = self.reorder.bucket_begin_ns(self.watermark.get_ns());
+                self.take_batch(Until::Before(until_ns), out);
             }
         }
         self.check_accounting(first_new, out);
@@ -299,7 +301,9 @@ impl Engine {
         let groups_before = self.index.len();
         for (event, guess) in batch.iter() {
             self.pending.buffered[event.kind] -= 1;
-            self.run_deadlines(Until::Before(event.timestamp_ns), out);
+            if self.next_deadline_ns < event.timestamp_ns {
+                self.run_deadlines(Until::Before(event.timestamp_ns), out);
+            }
             self.move_to(event.timestamp_ns);
             self.take_in_order(event, guess, out);
         }
@@ -313,12 +317,10 @@ impl Engine {
     }
 
     /// Takes an event in order; `guess` is where its group may be.
-    fn take_in_order(&mut self, event: &JoinEvent, guess: Guess, out: &mut Vec<Decision>) {
-        if let Some(handle) = guess
-            && let Some(head) = self.arena.head_if_live(handle)
-            && head.request == event.request
+    fn take_in_order(&mut self, event: &JoinEvent, guess: Handle, out: &mut Vec<Decision>) {
+        if let Some(head) = self.arena.head_if_of(guess, event.request)
             && !event.lacks_an_id()
-            && self.take_packed(handle, head, event, out)
+            && self.take_packed(guess, &head, event, out)
         {
             return;
         }
@@ -342,7 +344,7 @@ impl Engine {
                     return;
                 }
                 Some(Place::Packed(handle))
-                    if self.take_packed(handle, self.arena.head(handle), event, out) =>
+                    if self.take_packed(handle, &self.arena.head(handle), event, out) =>
                 {
                     return;
                 }
@@ -379,7 +381,7 @@ impl Engine {
 
     pub(super) fn place_of(&self, request: RequestPrint) -> Option<Place> {
         self.index.find(request, |place| match place {
-            Place::Packed(handle) => self.arena.request_of(handle) == request,
+            Place::Packed(handle) => self.arena.head(handle).request() == request,
             Place::Open(number) => {
                 self.open.groups.at(number).is_some_and(|(_, group)| group.request == request)
             }

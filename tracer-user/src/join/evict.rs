@@ -4,7 +4,7 @@ use super::engine::Engine;
 use super::index::Place;
 use super::open::{Decision, Group, Key, Pair};
 use super::packed::arena::{Handle, SEGMENT_BYTES};
-use super::packed::record::{Head, Tag};
+use super::packed::record::Tag;
 use super::time::wheel::{NO_BUCKET, TAKEN_OUT};
 use crate::domain::{Kind, LinkOutcome, Outcome};
 
@@ -76,7 +76,6 @@ impl Newest {
 /// A packed group that is in no queue.
 struct TakenOut {
     handle: Handle,
-    head: Head,
     newest: Newest,
     /// The wheel never had it.
     was_new: bool,
@@ -148,15 +147,16 @@ impl Engine {
         self.doubts.clicks_ns = self.doubts.clicks_ns.max(past(newest.click_ns));
         let evicted = packed.len() + open.len();
         self.evicted.request_ids += evicted as u64;
-        for (handle, head) in packed {
+        for handle in packed {
+            let head = self.arena.head(handle);
             if head.may_wait() {
-                self.give_up_waits(handle, &head, out);
+                self.give_up_waits(handle, out);
             }
             if head.request_waits() {
                 self.pending.requests -= 1;
-                out.push(Outcome::Evicted { kind: Kind::Request, labels: head.labels });
+                out.push(Outcome::Evicted { kind: Kind::Request, labels: head.labels() });
             }
-            self.index.remove(head.request, Place::Packed(handle));
+            self.index.remove(head.request(), Place::Packed(handle));
             self.arena.free_group(handle);
         }
         for key in open {
@@ -178,19 +178,18 @@ impl Engine {
     }
 
     /// The packed groups that were seen last at this time or before, taken off the queues.
-    fn oldest_packed(&mut self, until_ns: u64, newest: &mut Newest) -> Vec<(Handle, Head)> {
+    fn oldest_packed(&mut self, until_ns: u64, newest: &mut Newest) -> Vec<Handle> {
         let mut taken_out = Vec::new();
         let looked_at_ns = until_ns.saturating_add(self.config.retention_ns());
         while let Some((handle, bucket)) = self.wheel.pop_begun_by(looked_at_ns) {
             // Two entries can lead to one group: the second one finds it marked by the first.
-            if let Some(head) = self.packed_in(handle, bucket) {
-                taken_out.push(self.take_out(handle, head));
+            if self.packed_in(handle, bucket).is_some() {
+                taken_out.push(self.take_out(handle));
             }
         }
         while let Some((request_ns, handle)) = self.new_requests.pop_entry_if(|ns| *ns <= until_ns) {
-            let is_it = |head: &Head| head.base_ns == request_ns && head.expiry_bucket == NO_BUCKET;
-            if let Some(head) = self.arena.head_if_live(handle).filter(is_it) {
-                taken_out.push(self.take_out(handle, head));
+            if self.packed_in(handle, NO_BUCKET).is_some_and(|head| head.base_ns() == request_ns) {
+                taken_out.push(self.take_out(handle));
             }
         }
         let mut oldest = Vec::new();
@@ -199,30 +198,29 @@ impl Engine {
                 self.put_back(group);
             } else {
                 newest.join(group.newest);
-                oldest.push((group.handle, group.head));
+                oldest.push(group.handle);
             }
         }
         oldest
     }
 
-    fn take_out(&mut self, handle: Handle, mut head: Head) -> TakenOut {
-        let was_new = head.expiry_bucket == NO_BUCKET;
-        head.expiry_bucket = TAKEN_OUT;
-        self.arena.set_head(handle, &head);
+    fn take_out(&mut self, handle: Handle) -> TakenOut {
+        let mut head = self.arena.head_mut(handle);
+        let was_new = head.expiry_bucket() == NO_BUCKET;
+        head.set_expiry_bucket(TAKEN_OUT);
         let mut newest = Newest::default();
-        for entry in self.arena.entries(handle, &head) {
+        for entry in self.arena.entries(handle) {
             if !self.is_over(self.remembered_until_ns(entry.tag, entry.timestamp_ns)) {
                 newest.see(entry.tag, entry.timestamp_ns);
             }
         }
-        TakenOut { handle, head, newest, was_new }
+        TakenOut { handle, newest, was_new }
     }
 
-    fn put_back(&mut self, TakenOut { handle, mut head, newest, was_new }: TakenOut) {
-        head.expiry_bucket = self.wheel.insert(handle, self.looked_at_ns(&newest));
-        self.arena.set_head(handle, &head);
-        if was_new && head.request_waits() {
-            self.await_exposure(handle, &head);
+    fn put_back(&mut self, TakenOut { handle, newest, was_new }: TakenOut) {
+        self.look_at(handle, self.looked_at_ns(&newest));
+        if was_new && self.arena.head(handle).request_waits() {
+            self.await_exposure(handle);
         }
     }
 

@@ -60,7 +60,7 @@ struct Page {
     /// Fingerprints in it agree in this many first bits.
     depth: u32,
     used: usize,
-    slots: Box<[u64]>,
+    slots: Box<[u64; PAGE_SLOTS]>,
 }
 
 impl Default for Index {
@@ -83,7 +83,7 @@ impl Index {
     /// The place of a group among those that `is_it` is asked about.
     pub(super) fn find(&self, request: RequestPrint, is_it: impl Fn(Place) -> bool) -> Option<Place> {
         let print = print_of(request);
-        self.page_of(print).places(print).find(|place| is_it(*place))
+        self.page_of(print).find(print, is_it)
     }
 
     /// Has the slot fetched where a group is looked for first.
@@ -95,7 +95,7 @@ impl Index {
     /// The place of what is probably the group.
     pub(super) fn guess(&self, request: RequestPrint) -> Option<Place> {
         let print = print_of(request);
-        self.page_of(print).places(print).next()
+        self.page_of(print).find(print, |_| true)
     }
 
     /// Adds a group that is not there.
@@ -165,7 +165,7 @@ impl Index {
 
 impl Page {
     fn new(depth: u32) -> Self {
-        Self { depth, used: 0, slots: vec![0; PAGE_SLOTS].into_boxed_slice() }
+        Self { depth, used: 0, slots: Box::new([0; PAGE_SLOTS]) }
     }
 
     fn insert(&mut self, slot: u64) {
@@ -177,11 +177,18 @@ impl Page {
         self.used += 1;
     }
 
-    /// The places of the slots with these bits.
-    fn places(&self, print: u64) -> impl Iterator<Item = Place> + '_ {
-        let probes = (0..PAGE_SLOTS).map(move |step| self.slots[(print as usize + step) % PAGE_SLOTS]);
-        let used = probes.take_while(|slot| *slot != 0);
-        used.filter(move |slot| slot >> (64 - PRINT_BITS) == print).map(Place::from_slot)
+    /// The place among the slots with these bits that `is_it` is asked about.
+    fn find(&self, print: u64, is_it: impl Fn(Place) -> bool) -> Option<Place> {
+        for step in 0..PAGE_SLOTS {
+            let slot = self.slots[(print as usize + step) % PAGE_SLOTS];
+            if slot == 0 {
+                break;
+            }
+            if slot >> (64 - PRINT_BITS) == print && is_it(Place::from_slot(slot)) {
+                return Some(Place::from_slot(slot));
+            }
+        }
+        None
     }
 
     fn position(&self, print: u64, place: Place) -> Option<usize> {

@@ -14,7 +14,7 @@ use super::event::JoinEvent;
 use super::index::Place;
 use super::open::{Group, Key, Pair};
 use super::packed::arena::{Arena, Block, Class, Handle};
-use super::packed::record::{Entry, Head, Tag};
+use super::packed::record::{Entry, Tag};
 use super::packed::waits::{Wait, WaitKey};
 use super::reports::Process;
 use super::snapshot::{Snapshot, SnapshotState};
@@ -78,7 +78,7 @@ impl Engine {
             return Err(RestoreError::Time);
         }
         self.pending.buffered[event.kind] += 1;
-        self.reorder.push(event);
+        self.reorder.push(&event);
         Ok(())
     }
 
@@ -92,12 +92,13 @@ impl Engine {
         let mut waits: BTreeMap<WaitKey, Wait> = waits.into_iter().collect();
         let (mut requests, mut entries) = (Vec::new(), Vec::new());
         for place in before.places(Class::Head) {
-            if let Some(head) = before.head_if_live(place) {
-                let (handle, head) = self
-                    .restore_group(&before, (place, head), &mut waits, &mut entries)
+            if before.head_if_live(place).is_some() {
+                let handle = self
+                    .restore_group(&before, place, &mut waits, &mut entries)
                     .ok_or(RestoreError::Group)?;
+                let head = self.arena.head(handle);
                 if head.request_waits() {
-                    requests.push((head.base_ns, handle));
+                    requests.push((head.base_ns(), handle));
                 }
             }
         }
@@ -120,34 +121,33 @@ impl Engine {
     fn restore_group(
         &mut self,
         before: &Arena,
-        (place, was): (Handle, Head),
+        place: Handle,
         waits: &mut BTreeMap<WaitKey, Wait>,
         waiting: &mut Vec<(u64, (Handle, u8))>,
-    ) -> Option<(Handle, Head)> {
-        let labels = was.request_waits().then_some(was.labels);
-        let at_base = was.has_request_at_base();
-        let is_sound = before.is_sound(place, &was)
-            && was.base_ns <= self.now_ns
+    ) -> Option<Handle> {
+        let was = before.head(place);
+        let (request, base_ns, at_base) = (was.request(), was.base_ns(), was.has_request_at_base());
+        let labels = was.request_waits().then(|| was.labels());
+        let is_sound = before.is_sound(place)
+            && base_ns <= self.now_ns
             && (at_base || labels.is_none())
-            && self.place_of(was.request).is_none();
+            && self.place_of(request).is_none();
         if !is_sound {
             return None;
         }
-        let (handle, mut head) = self.arena.new_group(was.request, was.base_ns, at_base, labels);
+        let handle = self.arena.new_group(request, base_ns, at_base, labels);
         if at_base {
-            head.alive_until_ns = self.remembered_until_ns(Tag::Request, was.base_ns);
+            let until_ns = self.remembered_until_ns(Tag::Request, base_ns);
+            self.arena.head_mut(handle).keep_alive(until_ns);
         }
-        self.arena.set_head(handle, &head);
-        for (number, entry) in
-            (0_u8..).zip(before.entries(place, &was).into_iter().skip(usize::from(at_base)))
-        {
+        for (number, entry) in (0_u8..).zip(before.entries(place).into_iter().skip(usize::from(at_base))) {
             let Entry { timestamp_ns, item, tag } = entry;
             let is_request = matches!(tag, Tag::Request | Tag::RequestAgain);
             if timestamp_ns > self.now_ns || is_request != item.is_missing() {
                 return None;
             }
             let until_ns = self.remembered_until_ns(tag, timestamp_ns);
-            self.arena.add_entry(handle, &mut head, entry, until_ns);
+            self.arena.add_entry(handle, self.arena.head(handle), entry, until_ns);
             if matches!(tag, Tag::ExposureWaits | Tag::ClickWaits) {
                 let wait =
                     waits.remove(&(place.0, number)).filter(|wait| wait.timestamp_ns == timestamp_ns)?;
@@ -158,11 +158,12 @@ impl Engine {
             }
         }
         // Where the windows have become shorter it may be over, and what waits in it has to be judged first.
-        head.alive_until_ns = head.alive_until_ns.max(self.now_ns);
-        head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
-        self.arena.set_head(handle, &head);
-        self.index.insert(head.request, Place::Packed(handle));
-        Some((handle, head))
+        let mut head = self.arena.head_mut(handle);
+        head.keep_alive(self.now_ns);
+        let until_ns = head.alive_until_ns();
+        self.look_at(handle, until_ns);
+        self.index.insert(request, Place::Packed(handle));
+        Some(handle)
     }
 
     fn restore_open(&mut self, groups: Vec<Group>, pairs: Vec<(Key, Pair)>) -> Result<(), RestoreError> {

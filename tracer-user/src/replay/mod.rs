@@ -348,7 +348,7 @@ impl Replay {
             let Recorded { kind, timestamp_ns, source, pid, request, item, labels } = *event;
             let (labels, wants_report) = keys[labels];
             let event = JoinEvent { timestamp_ns, request, item, source, pid, labels, kind, wants_report };
-            self.engine.push(event, &mut self.decisions);
+            self.engine.push(&event, &mut self.decisions);
             self.decisions.drain(..).for_each(|decision| visit(&decision, &self.labels));
         }
     }

@@ -18,11 +18,11 @@ impl Engine {
     /// Opens a packed group.
     pub(in super::super) fn unpack(&mut self, request: RequestPrint, handle: Handle) -> Key {
         let head = self.arena.head(handle);
-        let entries = self.arena.entries(handle, &head);
+        let entries = self.arena.entries(handle);
         self.arena.free_group(handle);
         let key = self.open.groups.insert(Group::new(request));
         self.index.replace(request, Place::Packed(handle), Place::Open(key.number));
-        let alive_until_ns = head.alive_until_ns;
+        let alive_until_ns = head.alive_until_ns();
         // A request at the base is not one of the numbered entries.
         let unnumbered = usize::from(head.has_request_at_base());
         for (position, entry) in entries.into_iter().enumerate() {
@@ -38,9 +38,9 @@ impl Engine {
         if let Some(group) = self.open.groups.get_mut(key) {
             group.alive_until_ns = alive_until_ns;
             if head.request_waits() {
-                let deadline_ns = head.base_ns.saturating_add(self.config.exposure_window_ns);
-                let waiting = Waiting { labels: head.labels, late: false, follows_doubt: false };
-                group.waiting_request = Some((head.base_ns, waiting));
+                let deadline_ns = head.base_ns().saturating_add(self.config.exposure_window_ns);
+                let waiting = Waiting { labels: head.labels(), late: false, follows_doubt: false };
+                group.waiting_request = Some((head.base_ns(), waiting));
                 self.deadlines.request.push(deadline_ns, key);
                 self.note_deadline(deadline_ns);
             }
@@ -147,16 +147,15 @@ impl Engine {
             return;
         }
         let (base_ns, at_base) = (packed.base_ns, packed.request_at_base);
-        let (handle, mut head) = self.arena.new_group(group.request, base_ns, at_base, packed.waiting);
-        head.alive_until_ns = group.alive_until_ns;
+        let handle = self.arena.new_group(group.request, base_ns, at_base, packed.waiting);
         for entry in packed.entries {
-            self.arena.add_entry(handle, &mut head, entry, 0);
+            self.arena.add_entry(handle, self.arena.head(handle), entry, 0);
         }
+        self.arena.head_mut(handle).keep_alive(group.alive_until_ns);
         self.index.replace(group.request, Place::Open(key.number), Place::Packed(handle));
-        head.expiry_bucket = self.wheel.insert(handle, group.alive_until_ns);
-        self.arena.set_head(handle, &head);
+        self.look_at(handle, group.alive_until_ns);
         if packed.waiting.is_some() {
-            self.await_exposure(handle, &head);
+            self.await_exposure(handle);
         }
     }
 

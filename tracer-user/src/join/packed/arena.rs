@@ -81,18 +81,13 @@ impl Class {
 /// The lines of one segment.
 pub(in super::super) type Block = Box<[Line]>;
 
+/// A segment, in use or given back. Whoever reads a line looks at `own` first, which nearly always has it.
 #[derive(Debug)]
-enum Lines {
-    Owned(Block),
-    /// A snapshot may still read it.
-    Shared(Arc<Block>),
-    /// Given back.
-    Absent,
-}
-
-/// What is known of a segment beside its lines.
-#[derive(Debug)]
-struct Layout {
+struct Segment {
+    /// Its lines; none while they are shared, and none when it was given back.
+    own: Block,
+    /// Its lines while a snapshot may still read them.
+    shared: Option<Arc<Block>>,
     class: Class,
     /// Extents in use. A segment without one is given back.
     live: u16,
@@ -104,11 +99,46 @@ struct Layout {
     is_listed: bool,
 }
 
+impl Segment {
+    fn line(&self, number: usize) -> &Line {
+        match self.own.get(number) {
+            Some(line) => line,
+            None => self.shared_line(number),
+        }
+    }
+
+    #[cold]
+    fn shared_line(&self, number: usize) -> &Line {
+        self.shared.as_ref().and_then(|block| block.get(number)).unwrap_or(&Line::ZERO)
+    }
+
+    fn block(&self) -> &[Line] {
+        self.shared.as_ref().map_or(&self.own, |block| block)
+    }
+
+    fn block_mut(&mut self) -> &mut [Line] {
+        if self.own.is_empty() {
+            self.take_back();
+        }
+        &mut self.own
+    }
+
+    /// Ends the sharing of its lines, which are copied only if the snapshot still reads them.
+    #[cold]
+    fn take_back(&mut self) {
+        if let Some(mut shared) = self.shared.take() {
+            self.own = match Arc::get_mut(&mut shared) {
+                Some(block) => std::mem::take(block),
+                None => Block::clone(&shared),
+            };
+        }
+    }
+}
+
 /// Every segment in use.
 #[derive(Debug, Default)]
 pub(in super::super) struct Arena {
-    segments: Vec<Lines>,
-    layouts: Vec<Layout>,
+    segments: Vec<Segment>,
     /// Segments that were given back; their numbers are used again.
     absent: Vec<u32>,
     /// By class: segments with room, the one being filled last.
@@ -119,30 +149,42 @@ impl Arena {
     /// What its segments take, spare extents included.
     pub(in super::super) fn bytes(&self) -> u64 {
         let blocks = (self.segments.len() - self.absent.len()) as u64 * SEGMENT_BYTES;
-        let directory = self.segments.capacity() * size_of::<Lines>()
-            + self.layouts.capacity() * size_of::<Layout>()
+        let directory = self.segments.capacity() * size_of::<Segment>()
             + (self.absent.capacity() + self.with_room.iter().map(Vec::capacity).sum::<usize>()) * 4;
         blocks + directory as u64
     }
 
-    /// The lines of an extent.
-    pub(super) fn get(&self, handle: Handle, class: Class) -> &[Line] {
-        let from = handle.offset();
-        &self.block(handle.segment())[from..from + class.lines()]
+    /// A line of an extent. Zeros where there is no extent now.
+    pub(super) fn line(&self, handle: Handle, line: usize) -> &Line {
+        match self.segments.get(handle.segment()) {
+            Some(segment) => segment.line(handle.offset() + line),
+            None => &Line::ZERO,
+        }
     }
 
-    /// The lines of an extent, to be changed.
-    pub(super) fn get_mut(&mut self, handle: Handle, class: Class) -> &mut [Line] {
+    /// A line of an extent, to be changed.
+    pub(super) fn line_mut(&mut self, handle: Handle, line: usize) -> &mut Line {
+        &mut self.segments[handle.segment()].block_mut()[handle.offset() + line]
+    }
+
+    /// The lines of an extent.
+    pub(super) fn lines(&self, handle: Handle, class: Class) -> &[Line] {
         let from = handle.offset();
-        &mut self.block_mut(handle.segment())[from..from + class.lines()]
+        &self.segments[handle.segment()].block()[from..from + class.lines()]
     }
 
     /// Whether an extent of this class could begin here, whatever is in it.
     pub(super) fn is_place_of(&self, handle: Handle, class: Class) -> bool {
-        let fits = |layout: &Layout| {
-            layout.class == class && layout.live > 0 && handle.offset() < usize::from(layout.fresh)
+        let fits = |segment: &Segment| {
+            segment.class == class && segment.live > 0 && handle.offset() < usize::from(segment.fresh)
         };
-        self.layouts.get(handle.segment()).is_some_and(fits) && handle.offset().is_multiple_of(class.lines())
+        self.segments.get(handle.segment()).is_some_and(fits) && handle.offset().is_multiple_of(class.lines())
+    }
+
+    /// The first line here, if extents of this class are kept here. Zeros if none ever was at this place.
+    pub(super) fn first_line_of(&self, handle: Handle, class: Class) -> Option<&Line> {
+        let segment = self.segments.get(handle.segment())?;
+        (segment.class == class).then(|| segment.line(handle.offset()))
     }
 
     /// A new extent of zeros.
@@ -151,58 +193,56 @@ impl Arena {
             Some(number) => *number as usize,
             None => self.add_segment(class),
         };
-        let layout = &mut self.layouts[number];
-        let offset = if layout.free == NO_OFFSET { layout.fresh } else { layout.free };
-        let handle = Handle::new(number, usize::from(offset));
-        if layout.free == NO_OFFSET {
-            layout.fresh += class.lines() as u16;
+        let segment = &mut self.segments[number];
+        let offset = if segment.free == NO_OFFSET {
+            segment.fresh += class.lines() as u16;
+            usize::from(segment.fresh) - class.lines()
         } else {
-            let lines = self.get_mut(handle, class);
+            let offset = usize::from(segment.free);
+            let lines = &mut segment.block_mut()[offset..offset + class.lines()];
             let next = lines[0].0[0] as u16;
             lines.fill(Line::ZERO);
-            self.layouts[number].free = next;
-        }
-        let layout = &mut self.layouts[number];
-        layout.live += 1;
-        if layout.free == NO_OFFSET && usize::from(layout.fresh) > class.last_offset() {
-            layout.is_listed = false;
+            segment.free = next;
+            offset
+        };
+        segment.live += 1;
+        if segment.free == NO_OFFSET && usize::from(segment.fresh) > class.last_offset() {
+            segment.is_listed = false;
             self.with_room[class as usize].pop();
         }
-        handle
+        Handle::new(number, offset)
     }
 
     /// Gives an extent back.
     pub(super) fn free(&mut self, handle: Handle, class: Class) {
         let number = handle.segment();
-        let layout = &mut self.layouts[number];
-        debug_assert!(layout.class == class && layout.live > 0, "freed what was not allocated");
-        layout.live -= 1;
-        if layout.live == 0 {
-            if layout.is_listed {
-                layout.is_listed = false;
-                let with_room = &mut self.with_room[class as usize];
-                if let Some(position) = with_room.iter().rposition(|listed| *listed as usize == number) {
-                    with_room.remove(position);
-                }
+        let segment = &mut self.segments[number];
+        debug_assert!(segment.class == class && segment.live > 0, "freed what was not allocated");
+        segment.live -= 1;
+        if segment.live == 0 {
+            let was_listed = std::mem::replace(&mut segment.is_listed, false);
+            (segment.own, segment.shared) = (Block::default(), None);
+            let with_room = &mut self.with_room[class as usize];
+            if was_listed && let Some(position) = with_room.iter().rposition(|listed| *listed as usize == number)
+            {
+                with_room.remove(position);
             }
-            self.segments[number] = Lines::Absent;
             self.absent.push(number as u32);
             return;
         }
-        let next = std::mem::replace(&mut layout.free, handle.offset() as u16);
-        if !layout.is_listed {
-            layout.is_listed = true;
+        let next = std::mem::replace(&mut segment.free, handle.offset() as u16);
+        segment.block_mut()[handle.offset()].0[0] = u64::from(next);
+        if !std::mem::replace(&mut segment.is_listed, true) {
             self.with_room[class as usize].push(number as u32);
         }
-        self.get_mut(handle, class)[0].0[0] = u64::from(next);
     }
 
     /// Every extent of this class that was ever used in a segment that is in use.
     pub(in super::super) fn places(&self, class: Class) -> impl Iterator<Item = Handle> + '_ {
-        let segments = self.layouts.iter().enumerate();
-        let of_class = segments.filter(move |(_, layout)| layout.class == class && layout.live > 0);
-        of_class.flat_map(move |(number, layout)| {
-            (0..usize::from(layout.fresh))
+        let segments = self.segments.iter().enumerate();
+        let of_class = segments.filter(move |(_, segment)| segment.class == class && segment.live > 0);
+        of_class.flat_map(move |(number, segment)| {
+            (0..usize::from(segment.fresh))
                 .step_by(class.lines())
                 .map(move |offset| Handle::new(number, offset))
         })
@@ -210,21 +250,18 @@ impl Arena {
 
     /// Lets a snapshot read every segment as it is now.
     pub(in super::super) fn share(&mut self) -> Vec<Option<Arc<Block>>> {
-        let share = |lines: &mut Lines| {
-            if let Lines::Owned(block) = lines {
-                *lines = Lines::Shared(Arc::new(std::mem::take(block)));
+        let share = |segment: &mut Segment| {
+            if !segment.own.is_empty() {
+                segment.shared = Some(Arc::new(std::mem::take(&mut segment.own)));
             }
-            match lines {
-                Lines::Shared(block) => Some(Arc::clone(block)),
-                _ => None,
-            }
+            segment.shared.clone()
         };
         self.segments.iter_mut().map(share).collect()
     }
 
     /// What is in each segment; nothing in one that was given back.
     pub(in super::super) fn classes(&self) -> Vec<Option<Class>> {
-        self.layouts.iter().map(|layout| (layout.live > 0).then_some(layout.class)).collect()
+        self.segments.iter().map(|segment| (segment.live > 0).then_some(segment.class)).collect()
     }
 
     /// An arena to read these segments from: what was used of them is not known, so all counts as used. `None`
@@ -238,61 +275,40 @@ impl Arena {
         }
         let mut arena = Self::default();
         for (class, block) in classes.iter().zip(blocks) {
-            let (class, live, lines) = match (class, block) {
-                (Some(class), Some(block)) if block.len() == SEGMENT_LINES => {
-                    (*class, 1, Lines::Shared(block))
-                }
-                (None, None) => (Class::Head, 0, Lines::Absent),
+            let (class, live) = match (class, &block) {
+                (Some(class), Some(block)) if block.len() == SEGMENT_LINES => (*class, 1),
+                (None, None) => (Class::Head, 0),
                 _ => return None,
             };
             let fresh = (class.last_offset() + class.lines()) as u16;
-            arena.layouts.push(Layout { class, live, free: NO_OFFSET, fresh, is_listed: false });
-            arena.segments.push(lines);
+            let (own, shared) = (Block::default(), block);
+            let (free, is_listed) = (NO_OFFSET, false);
+            arena.segments.push(Segment { own, shared, class, live, free, fresh, is_listed });
         }
         Some(arena)
     }
 
     fn add_segment(&mut self, class: Class) -> usize {
-        let lines = Lines::Owned(vec![Line::ZERO; SEGMENT_LINES].into_boxed_slice());
-        let layout = Layout { class, live: 0, free: NO_OFFSET, fresh: 0, is_listed: true };
+        let segment = Segment {
+            own: vec![Line::ZERO; SEGMENT_LINES].into_boxed_slice(),
+            shared: None,
+            class,
+            live: 0,
+            free: NO_OFFSET,
+            fresh: 0,
+            is_listed: true,
+        };
         let number = match self.absent.pop() {
             Some(number) => {
-                let number = number as usize;
-                self.segments[number] = lines;
-                self.layouts[number] = layout;
-                number
+                self.segments[number as usize] = segment;
+                number as usize
             }
             None => {
-                self.segments.push(lines);
-                self.layouts.push(layout);
+                self.segments.push(segment);
                 self.segments.len() - 1
             }
         };
         self.with_room[class as usize].push(number as u32);
         number
-    }
-
-    fn block(&self, number: usize) -> &[Line] {
-        match &self.segments[number] {
-            Lines::Owned(block) => block,
-            Lines::Shared(block) => block,
-            Lines::Absent => &[],
-        }
-    }
-
-    fn block_mut(&mut self, number: usize) -> &mut [Line] {
-        let lines = &mut self.segments[number];
-        if let Lines::Shared(shared) = lines {
-            // Copied only if the snapshot still reads it.
-            let block = match Arc::get_mut(shared) {
-                Some(block) => std::mem::take(block),
-                None => Block::clone(shared),
-            };
-            *lines = Lines::Owned(block);
-        }
-        match lines {
-            Lines::Owned(block) => block,
-            Lines::Shared(_) | Lines::Absent => &mut [],
-        }
     }
 }

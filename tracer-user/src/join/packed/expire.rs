@@ -15,13 +15,13 @@ impl Engine {
     fn expire(&mut self, most: usize) {
         for _ in 0..most {
             let Some((handle, bucket)) = self.wheel.pop_before(self.now_ns) else { return };
-            let Some(mut head) = self.packed_in(handle, bucket) else { continue };
-            if self.is_over(head.alive_until_ns) {
-                self.index.remove(head.request, Place::Packed(handle));
+            let Some(head) = self.packed_in(handle, bucket) else { continue };
+            let (request, until_ns) = (head.request(), head.alive_until_ns());
+            if self.is_over(until_ns) {
+                self.index.remove(request, Place::Packed(handle));
                 self.arena.free_group(handle);
             } else {
-                head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
-                self.arena.set_head(handle, &head);
+                self.look_at(handle, until_ns);
             }
         }
     }
@@ -36,7 +36,7 @@ impl Engine {
         }
         for handle in self.wheel.next().take(most) {
             if let Some(head) = self.arena.head_if_live(*handle) {
-                self.index.prefetch(head.request);
+                self.index.prefetch(head.request());
                 self.arena.prefetch_extents(&head);
             }
         }
@@ -44,6 +44,12 @@ impl Engine {
 
     /// The group that was put into this bucket, if it is still there.
     pub(in super::super) fn packed_in(&self, handle: Handle, bucket: u16) -> Option<Head> {
-        self.arena.head_if_live(handle).filter(|head| head.expiry_bucket == bucket)
+        self.arena.head_if_live(handle).filter(|head| head.expiry_bucket() == bucket)
+    }
+
+    /// Has the wheel look at a group when this time is over.
+    pub(in super::super) fn look_at(&mut self, handle: Handle, until_ns: u64) {
+        let bucket = self.wheel.insert(handle, until_ns);
+        self.arena.head_mut(handle).set_expiry_bucket(bucket);
     }
 }

@@ -17,25 +17,24 @@ const LOW_BITS: u32 = 38;
 const HIGH_BITS: u32 = 4;
 const TAG_SHIFT: u32 = ItemPrint::BITS;
 const HIGH_SHIFT: u32 = TAG_SHIFT + 4;
+const WORDS: usize = 8;
 
 /// What fits in a cache line, at the beginning of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(align(64))]
-pub(in super::super) struct Line(pub(in super::super) [u64; 8]);
+pub(in super::super) struct Line(pub(in super::super) [u64; WORDS]);
 
 impl Line {
-    pub(super) const ZERO: Self = Self([0; 8]);
+    pub(super) const ZERO: Self = Self([0; WORDS]);
 
     /// Puts an entry into a lane that is empty.
     pub(super) fn put(&mut self, lane: usize, item: ItemPrint, tag: Tag, since_base_ns: u64) {
         debug_assert!(since_base_ns <= MAX_SPAN_NS, "a time that cannot be packed");
         self.0[lane] = item.0 | tag.code() << TAG_SHIFT | (since_base_ns >> LOW_BITS) << HIGH_SHIFT;
         let low = since_base_ns & ((1 << LOW_BITS) - 1);
-        let (word, shift) = place_of(lane);
-        self.0[word] |= low << shift;
-        if shift + LOW_BITS > u64::BITS {
-            self.0[word + 1] |= low >> (u64::BITS - shift);
-        }
+        let LowBits { first, rest, shift } = LOW_BITS_OF[lane];
+        self.0[first] |= low << shift;
+        self.0[rest] |= low >> 1 >> (u64::BITS - 1 - shift);
     }
 
     /// Makes something else of what is in a lane.
@@ -51,21 +50,36 @@ impl Line {
     /// What is in a lane, and its time since the base. `None` when it is empty.
     pub(super) fn entry(&self, lane: usize) -> Option<(Tag, u64)> {
         let tag = Tag::from_code(self.0[lane] >> TAG_SHIFT & 0xf)?;
-        let (word, shift) = place_of(lane);
-        let mut low = self.0[word] >> shift;
-        if shift + LOW_BITS > u64::BITS {
-            low |= self.0[word + 1] << (u64::BITS - shift);
-        }
+        let LowBits { first, rest, shift } = LOW_BITS_OF[lane];
+        let low = self.0[first] >> shift | self.0[rest] << 1 << (u64::BITS - 1 - shift);
         let high = self.0[lane] >> HIGH_SHIFT;
         Some((tag, low & ((1 << LOW_BITS) - 1) | high << LOW_BITS))
     }
 }
 
-/// Where the low bits of a lane's time begin.
-fn place_of(lane: usize) -> (usize, u32) {
-    let bit = lane as u32 * LOW_BITS;
-    (LINE_ENTRIES + (bit / u64::BITS) as usize, bit % u64::BITS)
+/// Where the low bits of a lane's time are.
+#[derive(Clone, Copy)]
+struct LowBits {
+    /// The word that they begin in.
+    first: usize,
+    /// The one after it, which may have some of them. Whoever moves them there and back loses nothing when it
+    /// has none, so nobody has to ask.
+    rest: usize,
+    shift: u32,
 }
+
+const LOW_BITS_OF: [LowBits; LINE_ENTRIES] = {
+    let mut of_lanes = [LowBits { first: 0, rest: 0, shift: 0 }; LINE_ENTRIES];
+    let mut lane = 0;
+    while lane < LINE_ENTRIES {
+        let bit = lane as u32 * LOW_BITS;
+        let first = LINE_ENTRIES + (bit / u64::BITS) as usize;
+        let rest = if first < WORDS - 1 { first + 1 } else { first };
+        of_lanes[lane] = LowBits { first, rest, shift: bit % u64::BITS };
+        lane += 1;
+    }
+    of_lanes
+};
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,8 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "the parts of a word are taken out of it")]
 
+use std::borrow::{Borrow, BorrowMut};
+
 use super::arena::{Arena, Class, Handle};
 use super::line::{LINE_ENTRIES, Line, MAX_SPAN_NS};
 use crate::domain::TripleOutcome;
@@ -29,15 +31,15 @@ pub(in super::super) const MAX_ENTRIES: usize = 75;
 const EXTENTS: [(usize, Class); 4] =
     [(5, Class::Three), (20, Class::One), (25, Class::Three), (40, Class::Seven)];
 
-const IS_LIVE: u8 = 1;
+const IS_LIVE: u64 = 1;
 /// A new request was sighted at the base.
-const HAS_REQUEST_AT_BASE: u8 = 2;
+const HAS_REQUEST_AT_BASE: u64 = 2;
 /// The request at the base waits for an exposure.
-const REQUEST_WAITS: u8 = 4;
+const REQUEST_WAITS: u64 = 4;
 /// Some entries are sightings of the request.
-const HAS_REQUEST_ENTRIES: u8 = 8;
+const HAS_REQUEST_ENTRIES: u64 = 8;
 /// Some entries wait, or did.
-const HAS_WAITED: u8 = 16;
+const HAS_WAITED: u64 = 16;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,90 +101,176 @@ pub(in super::super) struct Entry {
     pub(in super::super) tag: Tag,
 }
 
-/// What a head says of its group.
+/// The head of a group, read and changed where it is, or a copy of it.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Head {
-    pub(in super::super) request: RequestPrint,
-    pub(in super::super) base_ns: u64,
-    items: u64,
-    extents: [Handle; 4],
-    pub(in super::super) labels: LabelsKey,
-    entries: u8,
-    flags: u8,
-    pub(in super::super) expiry_bucket: u16,
-    /// The last time at which something of it is remembered.
-    pub(in super::super) alive_until_ns: u64,
-}
+pub(in super::super) struct Head<L = Line>(L);
 
-impl Head {
-    fn read(Line(words): &Line) -> Self {
-        let [low_3, high_3] = halves(words[3]);
-        let [low_4, high_4] = halves(words[4]);
-        Self {
-            request: RequestPrint([words[0], words[1]]),
-            base_ns: words[2],
-            extents: [low_3, high_3, low_4, high_4].map(Handle),
-            labels: LabelsKey(words[5] as u32),
-            entries: (words[5] >> 32) as u8,
-            flags: (words[5] >> 40) as u8,
-            expiry_bucket: (words[5] >> 48) as u16,
-            items: words[6],
-            alive_until_ns: words[7],
-        }
+/// Where the parts of word 5 begin.
+const ENTRIES_SHIFT: u32 = 32;
+const FLAGS_SHIFT: u32 = 40;
+const EXPIRY_SHIFT: u32 = 48;
+
+impl<L: Borrow<Line>> Head<L> {
+    fn word(&self, number: usize) -> u64 {
+        self.0.borrow().0[number]
     }
 
-    fn to_line(self) -> Line {
-        let [first, second, third, fourth] = self.extents.map(|handle| u64::from(handle.0));
-        Line([
-            self.request.0[0],
-            self.request.0[1],
-            self.base_ns,
-            first | second << 32,
-            third | fourth << 32,
-            u64::from(self.labels.0)
-                | u64::from(self.entries) << 32
-                | u64::from(self.flags) << 40
-                | u64::from(self.expiry_bucket) << 48,
-            self.items,
-            self.alive_until_ns,
-        ])
+    pub(in super::super) fn request(&self) -> RequestPrint {
+        RequestPrint([self.word(0), self.word(1)])
+    }
+
+    pub(in super::super) fn base_ns(&self) -> u64 {
+        self.word(2)
+    }
+
+    fn extents(&self) -> [Handle; 4] {
+        let [[first, second], [third, fourth]] = [halves(self.word(3)), halves(self.word(4))];
+        [first, second, third, fourth].map(Handle)
+    }
+
+    fn extent(&self, number: usize) -> Handle {
+        Handle((self.word(3 + number / 2) >> (number % 2 * 32)) as u32)
+    }
+
+    /// Those of the request while it waits.
+    pub(in super::super) fn labels(&self) -> LabelsKey {
+        LabelsKey(self.word(5) as u32)
+    }
+
+    fn entries(&self) -> usize {
+        usize::from((self.word(5) >> ENTRIES_SHIFT) as u8)
+    }
+
+    fn has(&self, flag: u64) -> bool {
+        self.word(5) >> FLAGS_SHIFT & flag != 0
+    }
+
+    pub(in super::super) fn expiry_bucket(&self) -> u16 {
+        (self.word(5) >> EXPIRY_SHIFT) as u16
+    }
+
+    /// The last time at which something of it is remembered.
+    pub(in super::super) fn alive_until_ns(&self) -> u64 {
+        self.word(7)
     }
 
     pub(in super::super) fn has_request_at_base(&self) -> bool {
-        self.flags & HAS_REQUEST_AT_BASE != 0
+        self.has(HAS_REQUEST_AT_BASE)
     }
 
     pub(in super::super) fn request_waits(&self) -> bool {
-        self.flags & REQUEST_WAITS != 0
-    }
-
-    pub(in super::super) fn stop_waiting(&mut self) {
-        self.flags &= !REQUEST_WAITS;
+        self.has(REQUEST_WAITS)
     }
 
     pub(in super::super) fn has_request_entries(&self) -> bool {
-        self.flags & HAS_REQUEST_ENTRIES != 0
+        self.has(HAS_REQUEST_ENTRIES)
     }
 
     /// `false` only when no entry waits.
     pub(in super::super) fn may_wait(&self) -> bool {
-        self.flags & HAS_WAITED != 0
+        self.has(HAS_WAITED)
     }
 
     /// `false` only when the item has no entry.
     pub(in super::super) fn may_have(&self, item: ItemPrint) -> bool {
-        self.items & bit_of(item) != 0
+        self.word(6) & bit_of(item) != 0
     }
 
     pub(in super::super) fn is_full(&self) -> bool {
-        usize::from(self.entries) >= MAX_ENTRIES
+        self.entries() >= MAX_ENTRIES
     }
 
     /// Whether an entry of this time can be added.
     pub(in super::super) fn can_hold(&self, timestamp_ns: u64) -> bool {
-        !self.is_full() && timestamp_ns >= self.base_ns && timestamp_ns - self.base_ns <= MAX_SPAN_NS
+        !self.is_full() && timestamp_ns >= self.base_ns() && timestamp_ns - self.base_ns() <= MAX_SPAN_NS
+    }
+
+    /// The extents after the head that have entries.
+    fn extents_in_use(&self) -> impl Iterator<Item = (Handle, Class)> + use<L> {
+        let (extents, entries) = (self.extents(), self.entries());
+        let in_use = EXTENTS.into_iter().zip(extents).take_while(move |((first, _), _)| *first < entries);
+        in_use.map(|((_, class), extent)| (extent, class))
+    }
+
+    /// The extent and the line of an entry. `handle` is where the head is.
+    fn line_of(&self, handle: Handle, place: EntryPlace) -> (Handle, usize) {
+        let extent = match place.extent {
+            None => handle,
+            Some(number) => self.extent(usize::from(number)),
+        };
+        (extent, usize::from(place.line))
     }
 }
+
+impl<L: BorrowMut<Line>> Head<L> {
+    fn word_mut(&mut self, number: usize) -> &mut u64 {
+        &mut self.0.borrow_mut().0[number]
+    }
+
+    pub(in super::super) fn stop_waiting(&mut self) {
+        *self.word_mut(5) &= !(REQUEST_WAITS << FLAGS_SHIFT);
+    }
+
+    pub(in super::super) fn set_expiry_bucket(&mut self, bucket: u16) {
+        *self.word_mut(5) = self.word(5) << 16 >> 16 | u64::from(bucket) << EXPIRY_SHIFT;
+    }
+
+    pub(in super::super) fn keep_alive(&mut self, until_ns: u64) {
+        *self.word_mut(7) = until_ns.max(self.word(7));
+    }
+
+    fn set_extent(&mut self, number: usize, handle: Handle) {
+        let shift = number % 2 * 32;
+        let word = self.word_mut(3 + number / 2);
+        *word = *word & !(u64::from(u32::MAX) << shift) | u64::from(handle.0) << shift;
+    }
+
+    /// There is one more entry.
+    fn count(&mut self, Entry { item, tag, .. }: Entry) {
+        let mut flags = 0;
+        if matches!(tag, Tag::ExposureWaits | Tag::ClickWaits) {
+            flags |= HAS_WAITED;
+        }
+        if item.is_missing() {
+            flags |= HAS_REQUEST_ENTRIES;
+        } else {
+            *self.word_mut(6) |= bit_of(item);
+        }
+        *self.word_mut(5) = (self.word(5) | flags << FLAGS_SHIFT) + (1 << ENTRIES_SHIFT);
+    }
+}
+
+/// Where the entry of a number is.
+#[derive(Debug, Clone, Copy)]
+struct EntryPlace {
+    /// The extent after the head; `None` for the line beside it.
+    extent: Option<u8>,
+    /// The line of that extent.
+    line: u8,
+    lane: u8,
+    /// It is the first of the extent.
+    is_first: bool,
+}
+
+const PLACES: [EntryPlace; MAX_ENTRIES] = {
+    let mut places = [EntryPlace { extent: None, line: 1, lane: 0, is_first: false }; MAX_ENTRIES];
+    let mut number = 0;
+    let mut extent = 0;
+    while number < MAX_ENTRIES {
+        places[number].lane = (number % LINE_ENTRIES) as u8;
+        if extent + 1 < EXTENTS.len() && number == EXTENTS[extent + 1].0 {
+            extent += 1;
+        }
+        let first = EXTENTS[extent].0;
+        if number >= first {
+            places[number].extent = Some(extent as u8);
+            places[number].line = ((number - first) / LINE_ENTRIES) as u8;
+            places[number].is_first = number == first;
+        }
+        number += 1;
+    }
+    places
+};
 
 fn halves(word: u64) -> [u32; 2] {
     [word as u32, (word >> 32) as u32]
@@ -193,25 +281,15 @@ fn bit_of(item: ItemPrint) -> u64 {
     1 << (item.0 % 64)
 }
 
-/// The extent that this entry is in, and the first entry of it. Not for those beside the head.
-fn extent_of(entry: usize) -> usize {
-    match entry {
-        ..20 => 0,
-        20..25 => 1,
-        25..40 => 2,
-        _ => 3,
-    }
-}
-
 impl Arena {
-    /// A place for a new packed group without entries. The head is not written yet.
+    /// A new packed group without entries. It is remembered for no time yet.
     pub(in super::super) fn new_group(
         &mut self,
         request: RequestPrint,
         base_ns: u64,
         request_at_base: bool,
         waiting: Option<LabelsKey>,
-    ) -> (Handle, Head) {
+    ) -> Handle {
         let handle = self.allocate(Class::Head);
         let mut flags = IS_LIVE;
         if request_at_base {
@@ -220,120 +298,108 @@ impl Arena {
         if waiting.is_some() {
             flags |= REQUEST_WAITS;
         }
-        let head = Head {
-            request,
-            base_ns,
-            items: 0,
-            extents: [Handle::NONE; 4],
-            labels: waiting.unwrap_or(LabelsKey(0)),
-            entries: 0,
-            flags,
-            expiry_bucket: NO_BUCKET,
-            alive_until_ns: 0,
-        };
-        (handle, head)
+        let labels = waiting.unwrap_or(LabelsKey(0));
+        let about = u64::from(labels.0) | flags << FLAGS_SHIFT | u64::from(NO_BUCKET) << EXPIRY_SHIFT;
+        let [first, second] = request.0;
+        *self.line_mut(handle, 0) = Line([first, second, base_ns, u64::MAX, u64::MAX, about, 0, 0]);
+        handle
     }
 
-    /// The head of the group at this place. Only for the handles of groups.
+    /// The head of the group at this place, as it is now. Only for the handles of groups.
     pub(in super::super) fn head(&self, handle: Handle) -> Head {
-        Head::read(&self.get(handle, Class::Head)[0])
+        Head(*self.line(handle, 0))
+    }
+
+    /// The head itself, to be changed.
+    pub(in super::super) fn head_mut(&mut self, handle: Handle) -> Head<&mut Line> {
+        Head(self.line_mut(handle, 0))
     }
 
     /// The head at this place, if there is a group there now.
     pub(in super::super) fn head_if_live(&self, handle: Handle) -> Option<Head> {
-        let head = self.is_place_of(handle, Class::Head).then(|| self.head(handle));
-        head.filter(|head| head.flags & IS_LIVE != 0)
+        self.live_head(handle).map(|Head(line)| Head(*line))
     }
 
-    pub(in super::super) fn set_head(&mut self, handle: Handle, head: &Head) {
-        self.get_mut(handle, Class::Head)[0] = head.to_line();
+    /// The same, if it is of this request id.
+    pub(in super::super) fn head_if_of(&self, handle: Handle, request: RequestPrint) -> Option<Head> {
+        let head = self.live_head(handle).filter(|head| head.request() == request);
+        head.map(|Head(line)| Head(*line))
     }
 
-    /// Has the head at this place fetched, and the line of entries beside it. The place need not be a group's.
+    fn live_head(&self, handle: Handle) -> Option<Head<&Line>> {
+        self.first_line_of(handle, Class::Head).map(Head).filter(|head| head.has(IS_LIVE))
+    }
+
+    /// Has the head at this place fetched. The place need not be a group's.
     pub(in super::super) fn prefetch_head(&self, handle: Handle) {
-        if self.is_place_of(handle, Class::Head) {
-            self.get(handle, Class::Head).iter().for_each(prefetch);
-        }
+        prefetch(self.line(handle, 0));
     }
 
     /// Has fetched what an event of this item will touch: the line that the next entry comes into, and all that there
     /// are if the item may be known.
-    pub(in super::super) fn prefetch_entries(&self, handle: Handle, head: &Head, item: ItemPrint) {
+    pub(in super::super) fn prefetch_entries(&self, handle: Handle, item: ItemPrint) {
+        let Some(head) = self.live_head(handle) else { return };
         if head.may_have(item) {
+            prefetch(self.line(handle, 1));
             for (extent, class) in head.extents_in_use() {
-                self.get(extent, class).iter().for_each(prefetch);
+                (0..class.lines()).for_each(|line| prefetch(self.line(extent, line)));
             }
-        } else if let Some((extent, class, line)) = head.line_of(handle, usize::from(head.entries))
-            && extent != Handle::NONE
+        } else if let Some(place) = PLACES.get(head.entries())
+            && !place.is_first
         {
-            prefetch(&self.get(extent, class)[line]);
+            let (extent, line) = head.line_of(handle, *place);
+            prefetch(self.line(extent, line));
         }
     }
 
     /// Has fetched what of a group is written when it is given back, its head aside.
     pub(in super::super) fn prefetch_extents(&self, head: &Head) {
-        for (extent, class) in head.extents_in_use() {
-            prefetch(&self.get(extent, class)[0]);
+        for (extent, _) in head.extents_in_use() {
+            prefetch(self.line(extent, 0));
         }
     }
 
-    /// The fingerprint alone.
-    pub(in super::super) fn request_of(&self, handle: Handle) -> RequestPrint {
-        let Line(words) = &self.get(handle, Class::Head)[0];
-        RequestPrint([words[0], words[1]])
-    }
-
-    /// Adds an entry, which is remembered until `until_ns`, and writes the head. `head` must be the
-    /// group's, and able to hold it. Returns the number of the entry.
+    /// Adds an entry to a group that can hold it, and remembers the group until `until_ns`. `head` is the group's; of
+    /// the one that is written, the rest is left as it is. Returns the number of the entry.
     pub(in super::super) fn add_entry(
         &mut self,
         handle: Handle,
-        head: &mut Head,
+        mut head: Head,
         entry: Entry,
         until_ns: u64,
     ) -> u8 {
         debug_assert!(head.can_hold(entry.timestamp_ns), "an entry that cannot be packed");
-        let index = usize::from(head.entries);
-        if let Some(number) = EXTENTS.iter().position(|(first, _)| *first == index) {
-            head.extents[number] = self.allocate(EXTENTS[number].1);
+        let number = head.entries();
+        let place = PLACES[number];
+        if place.is_first && let Some(extent) = place.extent {
+            let extent = usize::from(extent);
+            let lines = self.allocate(EXTENTS[extent].1);
+            head.set_extent(extent, lines);
+            self.head_mut(handle).set_extent(extent, lines);
         }
-        let Some((extent, class, line)) = head.line_of(handle, index) else { return head.entries };
-        let since_base_ns = entry.timestamp_ns - head.base_ns;
-        self.get_mut(extent, class)[line].put(index % LINE_ENTRIES, entry.item, entry.tag, since_base_ns);
-        head.entries += 1;
-        head.alive_until_ns = head.alive_until_ns.max(until_ns);
-        if matches!(entry.tag, Tag::ExposureWaits | Tag::ClickWaits) {
-            head.flags |= HAS_WAITED;
-        }
-        if entry.item.is_missing() {
-            head.flags |= HAS_REQUEST_ENTRIES;
-        } else {
-            head.items |= bit_of(entry.item);
-        }
-        self.set_head(handle, head);
-        head.entries - 1
+        let (extent, line) = head.line_of(handle, place);
+        let since_base_ns = entry.timestamp_ns - head.base_ns();
+        self.line_mut(extent, line).put(usize::from(place.lane), entry.item, entry.tag, since_base_ns);
+        let mut head = self.head_mut(handle);
+        head.count(entry);
+        head.keep_alive(until_ns);
+        number as u8
     }
 
     /// What an entry is.
-    pub(in super::super) fn tag_of(&self, handle: Handle, head: &Head, entry: u8) -> Option<Tag> {
-        let entry = usize::from(entry);
-        let (extent, class, line) = head.line_of(handle, entry)?;
-        self.get(extent, class)[line].entry(entry % LINE_ENTRIES).map(|(tag, _)| tag)
+    pub(in super::super) fn tag_of(&self, handle: Handle, entry: u8) -> Option<Tag> {
+        let place = PLACES[usize::from(entry)];
+        let (extent, line) = self.head(handle).line_of(handle, place);
+        self.line(extent, line).entry(usize::from(place.lane)).map(|(tag, _)| tag)
     }
 
     /// The item of an entry, which is made to be something else from now on.
-    pub(in super::super) fn set_tag(
-        &mut self,
-        handle: Handle,
-        head: &Head,
-        entry: u8,
-        tag: Tag,
-    ) -> ItemPrint {
-        let entry = usize::from(entry);
-        let Some((extent, class, line)) = head.line_of(handle, entry) else { return ItemPrint::MISSING };
-        let line = &mut self.get_mut(extent, class)[line];
-        line.set_tag(entry % LINE_ENTRIES, tag);
-        line.item(entry % LINE_ENTRIES)
+    pub(in super::super) fn set_tag(&mut self, handle: Handle, entry: u8, tag: Tag) -> ItemPrint {
+        let place = PLACES[usize::from(entry)];
+        let (extent, line) = self.head(handle).line_of(handle, place);
+        let line = self.line_mut(extent, line);
+        line.set_tag(usize::from(place.lane), tag);
+        line.item(usize::from(place.lane))
     }
 
     /// Calls `visit` with every entry of this item, in the order of their addition.
@@ -347,22 +413,23 @@ impl Arena {
         self.walk(handle, head, |line, used| {
             for lane in (0..used).filter(|lane| line.item(*lane) == item) {
                 if let Some((tag, since_base_ns)) = line.entry(lane) {
-                    visit(head.base_ns + since_base_ns, tag);
+                    visit(head.base_ns() + since_base_ns, tag);
                 }
             }
         });
     }
 
     /// Every entry, in the order of their addition. A request at the base is the first.
-    pub(in super::super) fn entries(&self, handle: Handle, head: &Head) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(usize::from(head.entries) + 1);
+    pub(in super::super) fn entries(&self, handle: Handle) -> Vec<Entry> {
+        let head = self.head(handle);
+        let mut entries = Vec::with_capacity(head.entries() + 1);
         if head.has_request_at_base() {
-            entries.push(Entry { timestamp_ns: head.base_ns, item: ItemPrint::MISSING, tag: Tag::Request });
+            entries.push(Entry { timestamp_ns: head.base_ns(), item: ItemPrint::MISSING, tag: Tag::Request });
         }
-        self.walk(handle, head, |line, used| {
+        self.walk(handle, &head, |line, used| {
             entries.extend((0..used).filter_map(|lane| {
                 let (tag, since_base_ns) = line.entry(lane)?;
-                let timestamp_ns = head.base_ns.saturating_add(since_base_ns);
+                let timestamp_ns = head.base_ns().saturating_add(since_base_ns);
                 Some(Entry { timestamp_ns, item: line.item(lane), tag })
             }));
         });
@@ -371,27 +438,25 @@ impl Arena {
 
     /// Gives the group's extents back.
     pub(in super::super) fn free_group(&mut self, handle: Handle) {
-        let head = self.head(handle);
-        for (extent, class) in head.extents_in_use() {
+        for (extent, class) in self.head(handle).extents_in_use() {
             self.free(extent, class);
         }
-        self.get_mut(handle, Class::Head)[0] = Line::ZERO;
+        *self.line_mut(handle, 0) = Line::ZERO;
         self.free(handle, Class::Head);
     }
 
     /// Whether a group leads to extents that are there, and every entry is something. For state that was read
     /// from outside.
-    pub(in super::super) fn is_sound(&self, handle: Handle, head: &Head) -> bool {
-        let mut extents = head.extents_in_use();
-        usize::from(head.entries) <= MAX_ENTRIES
-            && extents.all(|(extent, class)| self.is_place_of(extent, class))
-            && self.entries(handle, head).len()
-                == usize::from(head.entries) + usize::from(head.has_request_at_base())
+    pub(in super::super) fn is_sound(&self, handle: Handle) -> bool {
+        let head = self.head(handle);
+        head.entries() <= MAX_ENTRIES
+            && head.extents_in_use().all(|(extent, class)| self.is_place_of(extent, class))
+            && self.entries(handle).len() == head.entries() + usize::from(head.has_request_at_base())
     }
 
     /// Calls `visit` with every line of entries, and how many there are in it.
     fn walk(&self, handle: Handle, head: &Head, mut visit: impl FnMut(&Line, usize)) {
-        let mut left = usize::from(head.entries);
+        let mut left = head.entries();
         let mut visit_all = |lines: &[Line]| {
             for line in lines {
                 if left == 0 {
@@ -401,31 +466,9 @@ impl Arena {
                 left = left.saturating_sub(LINE_ENTRIES);
             }
         };
-        visit_all(&self.get(handle, Class::Head)[1..]);
+        visit_all(&self.lines(handle, Class::Head)[1..]);
         for (extent, class) in head.extents_in_use() {
-            visit_all(self.get(extent, class));
+            visit_all(self.lines(extent, class));
         }
-    }
-}
-
-impl Head {
-    /// The extents after the head that have entries.
-    fn extents_in_use(&self) -> impl Iterator<Item = (Handle, Class)> + use<> {
-        let (extents, entries) = (self.extents, usize::from(self.entries));
-        let in_use = EXTENTS.into_iter().zip(extents).take_while(move |((first, _), _)| *first < entries);
-        in_use.map(|((_, class), extent)| (extent, class))
-    }
-
-    /// Where an entry is: the extent, and its line there. `None` when there can be no such entry.
-    fn line_of(&self, handle: Handle, entry: usize) -> Option<(Handle, Class, usize)> {
-        if entry < LINE_ENTRIES {
-            return Some((handle, Class::Head, 1));
-        }
-        if entry >= MAX_ENTRIES {
-            return None;
-        }
-        let number = extent_of(entry);
-        let (first, class) = EXTENTS[number];
-        Some((self.extents[number], class, (entry - first) / LINE_ENTRIES))
     }
 }

@@ -13,30 +13,28 @@ impl Engine {
     pub(in super::super) fn add_packed(&mut self, event: &JoinEvent, out: &mut Vec<Decision>) {
         let JoinEvent { timestamp_ns, request, labels, kind, .. } = *event;
         if kind != Kind::Request {
-            let (handle, mut head) = self.arena.new_group(request, timestamp_ns, false, None);
+            let handle = self.arena.new_group(request, timestamp_ns, false, None);
             self.index.insert(request, Place::Packed(handle));
-            let until_ns = self.remembered_until_ns(Tag::Click, timestamp_ns);
-            head.expiry_bucket = self.wheel.insert(handle, until_ns);
-            self.arena.set_head(handle, &head);
-            let is_taken = self.take_packed(handle, head, event, out);
+            self.look_at(handle, self.remembered_until_ns(Tag::Click, timestamp_ns));
+            let is_taken = self.take_packed(handle, &self.arena.head(handle), event, out);
             debug_assert!(is_taken, "a new group can hold its first entry");
             return;
         }
-        let (handle, mut head) = self.arena.new_group(request, timestamp_ns, true, Some(labels));
+        let handle = self.arena.new_group(request, timestamp_ns, true, Some(labels));
         self.index.insert(request, Place::Packed(handle));
-        head.alive_until_ns = self.remembered_until_ns(Tag::Request, timestamp_ns);
-        self.arena.set_head(handle, &head);
+        let until_ns = self.remembered_until_ns(Tag::Request, timestamp_ns);
+        self.arena.head_mut(handle).keep_alive(until_ns);
         // It has to be looked at when the request stops waiting; that is soon enough for the wheel.
-        self.await_exposure(handle, &head);
+        self.await_exposure(handle);
         self.pending.requests += 1;
     }
 
-    /// Takes an event in order, whose group is at this place. Returns `false`, and has done nothing, when the group must be opened
-    /// for it.
+    /// Takes an event in order, whose group is at this place. Returns `false`, and has done nothing, when the group
+    /// must be opened for it.
     pub(in super::super) fn take_packed(
         &mut self,
         handle: Handle,
-        mut head: Head,
+        head: &Head,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
@@ -44,9 +42,9 @@ impl Engine {
             return false;
         }
         match event.kind {
-            Kind::Request => self.repeat_request(handle, &mut head, event, out),
-            Kind::Exposure => self.add_exposure(handle, &mut head, event, out),
-            Kind::Click => self.add_click(handle, &mut head, event, out),
+            Kind::Request => self.repeat_request(handle, head, event, out),
+            Kind::Exposure => self.add_exposure(handle, head, event, out),
+            Kind::Click => self.add_click(handle, head, event, out),
             Kind::Report => false,
         }
     }
@@ -55,7 +53,7 @@ impl Engine {
     fn repeat_request(
         &mut self,
         handle: Handle,
-        head: &mut Head,
+        head: &Head,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
@@ -73,7 +71,7 @@ impl Engine {
     fn add_exposure(
         &mut self,
         handle: Handle,
-        head: &mut Head,
+        head: &Head,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
@@ -101,9 +99,10 @@ impl Engine {
         };
         // While it waits, its window has not run out and its request is not after the exposure.
         if head.request_waits() {
-            head.stop_waiting();
+            let labels = head.labels();
+            self.arena.head_mut(handle).stop_waiting();
             self.pending.requests -= 1;
-            out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels: head.labels });
+            out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels });
         }
         let number = self.add_entry(handle, head, Entry { timestamp_ns, item, tag });
         match outcome {
@@ -119,7 +118,7 @@ impl Engine {
     fn add_click(
         &mut self,
         handle: Handle,
-        head: &mut Head,
+        head: &Head,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
@@ -155,7 +154,7 @@ impl Engine {
                 self.await_report(event, click, out);
                 out.push(linked_click(timestamp_ns, sighted_ns, labels));
                 let outcome = self.doubts.triple(&self.config, timestamp_ns, outcome);
-                let subject = triple(timestamp_ns, head.request, item);
+                let subject = triple(timestamp_ns, event.request, item);
                 out.push(Outcome::Triple { outcome, subject, labels });
             }
             // The triple waits for the exposure.
@@ -192,7 +191,7 @@ impl Engine {
         is_asked_for: impl Fn(Tag) -> bool,
     ) -> Option<u64> {
         let at_base = head.has_request_at_base() && is_asked_for(Tag::Request);
-        let mut latest_ns = at_base.then_some(head.base_ns);
+        let mut latest_ns = at_base.then(|| head.base_ns());
         if head.has_request_entries() {
             self.arena.for_each_of(handle, head, ItemPrint::MISSING, |seen_ns, tag| {
                 if is_asked_for(tag) {
@@ -203,8 +202,8 @@ impl Engine {
         latest_ns.filter(|seen_ns| *seen_ns >= from_ns)
     }
 
-    fn add_entry(&mut self, handle: Handle, head: &mut Head, entry: Entry) -> u8 {
+    fn add_entry(&mut self, handle: Handle, head: &Head, entry: Entry) -> u8 {
         let until_ns = self.remembered_until_ns(entry.tag, entry.timestamp_ns);
-        self.arena.add_entry(handle, head, entry, until_ns)
+        self.arena.add_entry(handle, *head, entry, until_ns)
     }
 }

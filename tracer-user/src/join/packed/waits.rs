@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arena::Handle;
-use super::record::{Head, Tag};
+use super::record::Tag;
 use crate::domain::{LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
 use crate::join::engine::Engine;
 use crate::join::event::{self, ItemPrint, LabelsKey};
@@ -27,11 +27,13 @@ pub(in super::super) struct Wait {
 
 impl Engine {
     /// The request at the base of a packed group waits for its first exposure.
-    pub(in super::super) fn await_exposure(&mut self, handle: Handle, head: &Head) {
-        let requests =
-            if head.expiry_bucket == NO_BUCKET { &mut self.new_requests } else { &mut self.waiting_requests };
-        requests.push(head.base_ns, handle);
-        self.note_deadline(head.base_ns.saturating_add(self.config.exposure_window_ns));
+    pub(in super::super) fn await_exposure(&mut self, handle: Handle) {
+        let head = self.arena.head(handle);
+        let request_ns = head.base_ns();
+        let is_new = head.expiry_bucket() == NO_BUCKET;
+        let requests = if is_new { &mut self.new_requests } else { &mut self.waiting_requests };
+        requests.push(request_ns, handle);
+        self.note_deadline(request_ns.saturating_add(self.config.exposure_window_ns));
     }
 
     /// When the first of what waits in packed groups stops waiting.
@@ -58,18 +60,17 @@ impl Engine {
     }
 
     fn judge_packed_request(&mut self, request_ns: u64, handle: Handle, out: &mut Vec<Decision>) {
-        let Some(mut head) = self.arena.head_if_live(handle).filter(|head| head.base_ns == request_ns) else {
+        let Some(head) = self.arena.head_if_live(handle).filter(|head| head.base_ns() == request_ns) else {
             return;
         };
         if head.request_waits() {
-            head.stop_waiting();
+            self.arena.head_mut(handle).stop_waiting();
             self.pending.requests -= 1;
-            out.push(Outcome::Request { outcome: RequestOutcome::Unexposed, labels: head.labels });
+            out.push(Outcome::Request { outcome: RequestOutcome::Unexposed, labels: head.labels() });
         }
-        if head.expiry_bucket == NO_BUCKET {
-            head.expiry_bucket = self.wheel.insert(handle, head.alive_until_ns);
+        if head.expiry_bucket() == NO_BUCKET {
+            self.look_at(handle, head.alive_until_ns());
         }
-        self.arena.set_head(handle, &head);
     }
 
     /// An exposure or a click waits for what it can be linked to.
@@ -92,11 +93,13 @@ impl Engine {
             };
             let labels = wait.labels;
             self.waits.remove(&key);
-            let Some(head) = self.arena.head_if_live(handle) else { continue };
-            if self.arena.tag_of(handle, &head, number) == Some(Tag::ExposureWaits) {
-                self.judge_packed_exposure(handle, &head, number, timestamp_ns, labels, out);
+            if self.arena.head_if_live(handle).is_none() {
+                continue;
+            }
+            if self.arena.tag_of(handle, number) == Some(Tag::ExposureWaits) {
+                self.judge_packed_exposure(handle, number, timestamp_ns, labels, out);
             } else {
-                self.judge_packed_click(handle, &head, number, timestamp_ns, labels, out);
+                self.judge_packed_click(handle, number, timestamp_ns, labels, out);
             }
         }
     }
@@ -104,7 +107,6 @@ impl Engine {
     fn judge_packed_exposure(
         &mut self,
         handle: Handle,
-        head: &Head,
         number: u8,
         timestamp_ns: u64,
         labels: LabelsKey,
@@ -115,38 +117,40 @@ impl Engine {
         } else {
             (LinkOutcome::Unseen, TripleOutcome::Unseen)
         };
-        self.arena.set_tag(handle, head, number, Tag::Exposure(triple));
+        self.arena.set_tag(handle, number, Tag::Exposure(triple));
         self.pending.exposures -= 1;
-        let subject = event::unlinked_exposure(timestamp_ns, head.request);
+        let subject = event::unlinked_exposure(timestamp_ns, self.arena.head(handle).request());
         out.push(exposure_link(link, subject, None, labels));
     }
 
     fn judge_packed_click(
         &mut self,
         handle: Handle,
-        head: &Head,
         number: u8,
         click_ns: u64,
         labels: LabelsKey,
         out: &mut Vec<Decision>,
     ) {
-        let item = self.arena.set_tag(handle, head, number, Tag::Click);
+        let item = self.arena.set_tag(handle, number, Tag::Click);
         self.pending.clicks -= 1;
         let outcome = if !self.is_click_covered(click_ns) {
             LinkOutcome::Unseen
-        } else if self.was_another_item_packed(handle, head, item, click_ns) {
+        } else if self.was_another_item_packed(handle, item, click_ns) {
             LinkOutcome::Mismatch
         } else {
             LinkOutcome::Orphan
         };
-        unlinked_click(outcome, event::unlinked_click(click_ns, head.request, item), labels, out);
+        let request = self.arena.head(handle).request();
+        unlinked_click(outcome, event::unlinked_click(click_ns, request, item), labels, out);
     }
 
     /// Ends what waits in a packed group, its request left out, without finding it broken.
-    pub(in super::super) fn give_up_waits(&mut self, handle: Handle, head: &Head, out: &mut Vec<Decision>) {
+    pub(in super::super) fn give_up_waits(&mut self, handle: Handle, out: &mut Vec<Decision>) {
+        let head = self.arena.head(handle);
+        let request = head.request();
         // A request at the base is not one of the numbered entries.
         let unnumbered = usize::from(head.has_request_at_base());
-        let entries = self.arena.entries(handle, head);
+        let entries = self.arena.entries(handle);
         for (number, entry) in (0_u8..).zip(entries.into_iter().skip(unnumbered)) {
             if !matches!(entry.tag, Tag::ExposureWaits | Tag::ClickWaits) {
                 continue;
@@ -156,11 +160,11 @@ impl Engine {
             };
             if entry.tag == Tag::ExposureWaits {
                 self.pending.exposures -= 1;
-                let subject = event::unlinked_exposure(timestamp_ns, head.request);
+                let subject = event::unlinked_exposure(timestamp_ns, request);
                 out.push(exposure_link(LinkOutcome::Unseen, subject, None, labels));
             } else {
                 self.pending.clicks -= 1;
-                let subject = event::unlinked_click(timestamp_ns, head.request, entry.item);
+                let subject = event::unlinked_click(timestamp_ns, request, entry.item);
                 unlinked_click(LinkOutcome::Unseen, subject, labels, out);
             }
         }
@@ -170,7 +174,7 @@ impl Engine {
     pub(in super::super) fn forget_dead_waits(&mut self) -> usize {
         let Self { arena, waits, new_requests, waiting_requests, waiting_entries, .. } = self;
         let waits_since = |request_ns: u64, handle: &Handle| {
-            arena.head_if_live(*handle).is_some_and(|head| head.base_ns == request_ns && head.request_waits())
+            arena.head_if_live(*handle).is_some_and(|head| head.base_ns() == request_ns && head.request_waits())
         };
         waiting_requests.retain(waits_since);
         waiting_entries.retain(|timestamp_ns, (handle, number)| {
@@ -180,10 +184,10 @@ impl Engine {
     }
 
     /// Whether an exposure of another item was sighted in the click's range.
-    fn was_another_item_packed(&self, handle: Handle, head: &Head, item: ItemPrint, click_ns: u64) -> bool {
+    fn was_another_item_packed(&self, handle: Handle, item: ItemPrint, click_ns: u64) -> bool {
         let from_ns = click_ns.saturating_sub(self.config.click_window_ns);
         let to_ns = click_ns.saturating_add(self.config.skew_ns);
-        self.arena.entries(handle, head).iter().any(|entry| {
+        self.arena.entries(handle).iter().any(|entry| {
             matches!(entry.tag, Tag::Exposure(_) | Tag::ExposureAgain | Tag::ExposureWaits)
                 && entry.item != item
                 && (from_ns..=to_ns).contains(&entry.timestamp_ns)

@@ -1,10 +1,10 @@
-//! The reorder buffer: events that the watermark has not passed.
+//! Events that the watermark has not passed.
 //!
-//! Events are put into buckets by their time, each in order of arrival, and a bucket is sorted when
-//! the watermark comes to it. Sorting keeps the order of equal ones and costs little where they are
-//! nearly in order, as they mostly are.
+//! Events are put into buckets by their time, each in order of arrival, and a bucket is put in order when
+//! the watermark comes to it. Not the events are sorted but a number for each of them, and they are moved once, on
+//! their way out.
 
-#![expect(clippy::cast_possible_truncation, reason = "there are BUCKETS positions")]
+#![expect(clippy::cast_possible_truncation, reason = "positions are below the number of buckets or of events")]
 
 use std::collections::BTreeMap;
 
@@ -21,6 +21,11 @@ const MAX_KEPT: usize = 1024;
 /// Emptied buckets whose room is kept for the next ones. The last one emptied is used first: it is
 /// still in the cache.
 const MAX_SPARE: usize = 64;
+/// A bucket lasts no longer than two to the power of this many nanoseconds, 18 minutes: so there is room for its
+/// events' numbers beside their times.
+const MAX_WIDTH_BITS: u32 = 40;
+/// Bits that tell kinds apart.
+const KIND_BITS: u32 = 2;
 
 #[derive(Debug)]
 pub(in super::super) struct Reorder {
@@ -28,9 +33,11 @@ pub(in super::super) struct Reorder {
     width_bits: u32,
     /// The number since the epoch of the first bucket of the ring; no event is in an earlier one.
     first: u64,
-    ring: Vec<Bucket>,
+    ring: Vec<Vec<JoinEvent>>,
     /// Events in the ring.
     in_ring: usize,
+    /// Of the first bucket, once it has been put in order.
+    order: Order,
     /// Buckets too far ahead for the ring, by number.
     beyond: BTreeMap<u64, Vec<JoinEvent>>,
     in_beyond: usize,
@@ -40,22 +47,15 @@ pub(in super::super) struct Reorder {
     room: usize,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Bucket {
-    events: Vec<JoinEvent>,
-    /// Events taken from the front.
-    taken: usize,
-    is_unsorted: bool,
-}
-
 impl Reorder {
     /// `wait_ns` is how long an event usually waits.
     pub(in super::super) fn new(wait_ns: u64) -> Self {
         Self {
-            width_bits: (wait_ns / BUCKETS_PER_WAIT).max(1).ilog2(),
+            width_bits: (wait_ns / BUCKETS_PER_WAIT).max(1).ilog2().min(MAX_WIDTH_BITS),
             first: 0,
-            ring: vec![Bucket::default(); BUCKETS],
+            ring: vec![Vec::new(); BUCKETS],
             in_ring: 0,
+            order: Order::default(),
             beyond: BTreeMap::new(),
             in_beyond: 0,
             spare: Vec::new(),
@@ -71,12 +71,13 @@ impl Reorder {
     pub(in super::super) fn bytes(&self) -> u64 {
         // A node of the map has room for eleven buckets and is at least half full.
         let map = self.beyond.len() * 2 * size_of::<(u64, Vec<JoinEvent>)>();
-        (self.room * size_of::<JoinEvent>() + BUCKETS * size_of::<Bucket>() + map) as u64
+        (self.room * size_of::<JoinEvent>() + BUCKETS * size_of::<Vec<JoinEvent>>() + map) as u64
             + (self.spare.capacity() * size_of::<Vec<JoinEvent>>()) as u64
+            + self.order.bytes()
     }
 
     /// Takes in an event that is not before the watermark.
-    pub(in super::super) fn push(&mut self, event: JoinEvent) {
+    pub(in super::super) fn push(&mut self, event: &JoinEvent) {
         let number = event.timestamp_ns >> self.width_bits;
         if self.is_empty() {
             // Whatever comes later may be earlier than this event, though not before the watermark;
@@ -84,22 +85,42 @@ impl Reorder {
             self.first = self.first.min(number);
         }
         debug_assert!(number >= self.first, "an event before the watermark is late");
-        let bucket = if number - self.first < BUCKETS as u64 {
-            self.in_ring += 1;
-            let bucket = &mut self.ring[position_of(number)];
-            match bucket.events.last() {
-                Some(last) => bucket.is_unsorted |= order_of(&event) < order_of(last),
+        if number - self.first >= BUCKETS as u64 {
+            self.push_beyond(number, event);
+            return;
+        }
+        self.in_ring += 1;
+        let bucket = &mut self.ring[position_of(number)];
+        if bucket.len() == bucket.capacity() {
+            self.room -= bucket.capacity();
+            match self.spare.pop() {
                 // The room of spare buckets is counted all the time.
-                None => bucket.events = self.spare.pop().unwrap_or_default(),
+                Some(spare) if bucket.capacity() == 0 => {
+                    self.room -= spare.capacity();
+                    *bucket = spare;
+                }
+                spare => {
+                    self.spare.extend(spare);
+                    bucket.reserve(1);
+                }
             }
-            &mut bucket.events
-        } else {
-            self.in_beyond += 1;
-            self.beyond.entry(number).or_default()
-        };
+            self.room += bucket.capacity();
+        }
+        bucket.push(*event);
+    }
+
+    #[cold]
+    fn push_beyond(&mut self, number: u64, event: &JoinEvent) {
+        self.in_beyond += 1;
+        let bucket = self.beyond.entry(number).or_default();
         self.room -= bucket.capacity();
-        bucket.push(event);
+        bucket.push(*event);
         self.room += bucket.capacity();
+    }
+
+    /// When the bucket begins that this time is in.
+    pub(in super::super) fn bucket_begin_ns(&self, time_ns: u64) -> u64 {
+        time_ns >> self.width_bits << self.width_bits
     }
 
     /// Whether there may be events of whole buckets before this time.
@@ -113,34 +134,63 @@ impl Reorder {
             Until::Before(time_ns) => time_ns >> self.width_bits,
             Until::TheEnd => u64::MAX,
         };
-        loop {
-            if self.in_ring == 0 {
-                let next = self.beyond.first_key_value().map_or(end, |(number, _)| *number);
-                self.first = self.first.max(next.min(end));
-                self.admit();
-                if self.in_ring == 0 {
-                    return;
-                }
-            }
+        while out.len() < most && self.seek(end) {
+            let is_whole = match until {
+                Until::Before(time_ns) if self.first == end && self.bucket_begin_ns(time_ns) == time_ns => return,
+                Until::Before(_) => self.first < end,
+                Until::TheEnd => true,
+            };
             let bucket = &mut self.ring[position_of(self.first)];
-            if !bucket.events.is_empty() {
-                self.in_ring -= bucket.take(until, most, out);
-                if bucket.taken < bucket.events.len() {
-                    return;
-                }
-                let mut emptied = std::mem::take(bucket).events;
-                if emptied.capacity() <= MAX_KEPT && self.spare.len() < MAX_SPARE {
-                    emptied.clear();
-                    self.spare.push(emptied);
-                } else {
-                    self.room -= emptied.capacity();
-                }
-            }
-            if self.first >= end {
+            self.order.update(bucket, self.width_bits);
+            let left = self.order.left();
+            let left = &left[..left.len().min(most - out.len())];
+            let events = left.iter().map(|key| &bucket[self.order.index_of(*key)]);
+            let due = if is_whole {
+                left.len()
+            } else {
+                events.clone().take_while(|event| until.is_due(event.timestamp_ns)).count()
+            };
+            out.extend(events.take(due).copied());
+            let was_all_due = due == left.len();
+            self.in_ring -= due;
+            if self.order.advance(due) {
+                self.empty_first();
+            } else if !was_all_due {
                 return;
             }
-            self.first += 1;
+        }
+    }
+
+    /// Goes to the first bucket that has something in it. `false` when that is past this one.
+    fn seek(&mut self, end: u64) -> bool {
+        if self.in_ring == 0 {
+            let next = self.beyond.first_key_value().map_or(end, |(number, _)| *number);
+            self.first = self.first.max(next.min(end));
             self.admit();
+            if self.in_ring == 0 {
+                return false;
+            }
+        }
+        while self.ring[position_of(self.first)].is_empty() {
+            if self.first >= end {
+                return false;
+            }
+            self.first += 1;
+            if self.in_beyond > 0 {
+                self.admit();
+            }
+        }
+        self.first <= end
+    }
+
+    /// Everything of the first bucket has been taken.
+    fn empty_first(&mut self) {
+        let mut emptied = std::mem::take(&mut self.ring[position_of(self.first)]);
+        if emptied.capacity() <= MAX_KEPT && self.spare.len() < MAX_SPARE {
+            emptied.clear();
+            self.spare.push(emptied);
+        } else {
+            self.room -= emptied.capacity();
         }
     }
 
@@ -148,8 +198,8 @@ impl Reorder {
     pub(in super::super) fn middle_ns(&self) -> Option<u64> {
         let ring = (0..BUCKETS as u64).map_while(|step| {
             let number = self.first.checked_add(step)?;
-            let bucket = &self.ring[position_of(number)];
-            Some((number, bucket.events.len() - bucket.taken))
+            let taken = if step == 0 { self.order.taken } else { 0 };
+            Some((number, self.ring[position_of(number)].len() - taken))
         });
         let beyond = self.beyond.iter().map(|(number, events)| (*number, events.len()));
         let half = (self.in_ring + self.in_beyond).div_ceil(2);
@@ -162,12 +212,11 @@ impl Reorder {
         Some(((number << self.width_bits) | ((1 << self.width_bits) - 1)).saturating_add(1))
     }
 
-    /// Every event, those of one bucket in order of arrival: pushing them again gives the same buffer.
-    pub(in super::super) fn events(&self) -> Vec<JoinEvent> {
-        let ring = (0..BUCKETS as u64).flat_map(|step| {
-            let bucket = &self.ring[position_of(self.first.wrapping_add(step))];
-            &bucket.events[bucket.taken..]
-        });
+    /// Every event: pushing them again gives the same buffer.
+    pub(in super::super) fn events(&mut self) -> Vec<JoinEvent> {
+        self.order.forget_taken(&mut self.ring[position_of(self.first)]);
+        let ring =
+            (0..BUCKETS as u64).flat_map(|step| &self.ring[position_of(self.first.wrapping_add(step))]);
         ring.chain(self.beyond.values().flatten()).copied().collect()
     }
 
@@ -180,32 +229,89 @@ impl Reorder {
             self.in_beyond -= events.len();
             self.in_ring += events.len();
             let bucket = &mut self.ring[position_of(number)];
-            debug_assert!(bucket.events.is_empty(), "a bucket was in the ring and beyond it");
-            self.room -= bucket.events.capacity();
-            *bucket = Bucket { events, taken: 0, is_unsorted: true };
+            debug_assert!(bucket.is_empty(), "a bucket was in the ring and beyond it");
+            self.room -= bucket.capacity();
+            *bucket = events;
         }
     }
 }
 
-impl Bucket {
-    /// Returns how many were taken.
-    fn take(&mut self, until: Until, most: usize, out: &mut Vec<JoinEvent>) -> usize {
-        if self.is_unsorted {
-            self.events[self.taken..].sort_by_cached_key(order_of);
-            self.is_unsorted = false;
-        }
-        let room = most.saturating_sub(out.len());
-        let due = self.events[self.taken..].iter().take(room);
-        let before = out.len();
-        out.extend(due.take_while(|event| until.is_due(event.timestamp_ns)));
-        let taken = out.len() - before;
-        self.taken += taken;
-        taken
-    }
+/// The order of the events of one bucket.
+#[derive(Debug, Default)]
+struct Order {
+    /// For each event, sorted: its time, its kind and its number in order of arrival, each in so many bits. None
+    /// while the bucket has not been put in order.
+    keys: Vec<u64>,
+    /// Those of the last bits that hold the number.
+    index_mask: u64,
+    /// Events that have been taken.
+    taken: usize,
 }
 
-fn order_of(event: &JoinEvent) -> (u64, crate::domain::Kind) {
-    (event.timestamp_ns, event.kind)
+impl Order {
+    fn bytes(&self) -> u64 {
+        (self.keys.capacity() * size_of::<u64>()) as u64
+    }
+
+    fn index_of(&self, key: u64) -> usize {
+        (key & self.index_mask) as usize
+    }
+
+    /// The keys of what has not been taken.
+    fn left(&self) -> &[u64] {
+        &self.keys[self.taken..]
+    }
+
+    /// Puts the bucket in order if it has not been, or if more has arrived since.
+    fn update(&mut self, bucket: &mut Vec<JoinEvent>, width_bits: u32) {
+        if self.keys.len() < bucket.len() {
+            self.forget_taken(bucket);
+            self.sort(bucket, width_bits);
+        }
+    }
+
+    fn sort(&mut self, bucket: &mut [JoinEvent], width_bits: u32) {
+        let index_bits = usize::BITS - bucket.len().leading_zeros();
+        self.index_mask = (1 << index_bits) - 1;
+        if width_bits + KIND_BITS + index_bits > u64::BITS {
+            bucket.sort_by_key(|event| (event.timestamp_ns, event.kind));
+            self.keys.extend(0..bucket.len() as u64);
+            return;
+        }
+        let in_bucket = (1 << width_bits) - 1;
+        self.keys.extend(bucket.iter().zip(0..).map(|(event, index)| {
+            let time_and_kind = (event.timestamp_ns & in_bucket) << KIND_BITS | event.kind as u64;
+            time_and_kind << index_bits | index
+        }));
+        self.keys.sort_unstable();
+    }
+
+    /// So many more have been taken. Returns whether these were the last, and forgets the order then.
+    fn advance(&mut self, count: usize) -> bool {
+        self.taken += count;
+        let is_over = self.taken == self.keys.len();
+        if is_over {
+            self.clear();
+        }
+        is_over
+    }
+
+    /// Takes out of a bucket what has been taken, and forgets its order.
+    fn forget_taken(&mut self, bucket: &mut Vec<JoinEvent>) {
+        if self.taken > 0 {
+            let left = self.keys[self.taken..].iter().map(|key| bucket[self.index_of(*key)]);
+            let left: Vec<JoinEvent> = left.chain(bucket[self.keys.len()..].iter().copied()).collect();
+            bucket.clear();
+            bucket.extend(left);
+        }
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.keys.shrink_to(MAX_KEPT);
+        self.taken = 0;
+    }
 }
 
 fn position_of(number: u64) -> usize {

@@ -24,8 +24,8 @@ pub(in super::super) struct Watermark {
     /// A tree of the least newest timestamp: node 1 is its root, the second half are the leaves. A
     /// leaf without a source is at the end of time.
     least_ns: Vec<u64>,
-    /// The source that was heard of last, and its leaf.
-    last: Option<(SourcePrint, usize)>,
+    /// The source that was heard of last, and its newest timestamp.
+    last: Option<(SourcePrint, u64)>,
 }
 
 /// What a watermark has come to, whatever its configuration.
@@ -95,17 +95,27 @@ impl Watermark {
 
     /// A source has come this far, by an event or by a heartbeat.
     pub(in super::super) fn observe(&mut self, source: SourcePrint, timestamp_ns: u64) {
+        // Few events are the newest of their source, where many come out of order.
+        let is_behind = |(last, newest_ns)| last == source && timestamp_ns <= newest_ns;
+        if !self.last.is_some_and(is_behind) {
+            self.come_to(source, timestamp_ns);
+        }
+    }
+
+    fn come_to(&mut self, source: SourcePrint, timestamp_ns: u64) {
         self.progress.is_known = true;
-        let known = match self.last {
-            Some((last, leaf)) if last == source => Some(leaf),
-            _ => self.leaves.get(&source).copied(),
-        };
-        let leaf = match known {
-            Some(leaf) if self.least_ns[self.node_of(leaf)] >= timestamp_ns => return,
-            Some(leaf) => leaf,
+        let leaf = match self.leaves.get(&source) {
+            Some(leaf) => {
+                let newest_ns = self.least_ns[self.node_of(*leaf)];
+                if newest_ns >= timestamp_ns {
+                    self.last = Some((source, newest_ns));
+                    return;
+                }
+                *leaf
+            }
             None => self.add(source),
         };
-        self.last = Some((source, leaf));
+        self.last = Some((source, timestamp_ns));
         self.set(leaf, timestamp_ns);
         self.progress.newest_ns = self.progress.newest_ns.max(timestamp_ns);
         self.drop_idle();
