@@ -52,7 +52,7 @@ fn ten_million_pending_exposures_are_handed_to_the_checkpoint_in_less_than_five_
         out.clear();
     }
     let pending = join.pending();
-    let buffered = pending.buffered.request;
+    let buffered = pending.buffered[Kind::Request];
     assert_eq!(pending.request_ids + buffered, REQUESTS, "nothing is forgotten yet");
     let before = processor_time();
     let snapshot = join.snapshot(&mut out);

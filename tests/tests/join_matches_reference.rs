@@ -295,10 +295,10 @@ fn the_histories_come_to_every_outcome() {
         ],
         Kind::ALL.map(|kind| counts.late[kind]),
         [
-            counts.late_without_outcome.request,
-            counts.late_without_outcome.exposure,
-            counts.late_without_outcome.click,
-            counts.evicted.request,
+            counts.late_without_outcome[Kind::Request],
+            counts.late_without_outcome[Kind::Exposure],
+            counts.late_without_outcome[Kind::Click],
+            counts.evicted[Kind::Request],
         ],
     ];
     assert!(reached.iter().flatten().all(|count| *count >= 20), "{counts:?}");

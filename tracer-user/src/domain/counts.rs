@@ -8,39 +8,30 @@ use serde::{Serialize, Serializer};
 use super::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
 
 /// One number per kind of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct KindCounts {
-    /// Requests.
-    pub request: u64,
-    /// Exposures.
-    pub exposure: u64,
-    /// Clicks.
-    pub click: u64,
-    /// Reports.
-    pub report: u64,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KindCounts([u64; Kind::ALL.len()]);
 
 impl Index<Kind> for KindCounts {
     type Output = u64;
 
     fn index(&self, kind: Kind) -> &u64 {
-        match kind {
-            Kind::Request => &self.request,
-            Kind::Exposure => &self.exposure,
-            Kind::Click => &self.click,
-            Kind::Report => &self.report,
-        }
+        &self.0[kind as usize]
     }
 }
 
 impl IndexMut<Kind> for KindCounts {
     fn index_mut(&mut self, kind: Kind) -> &mut u64 {
-        match kind {
-            Kind::Request => &mut self.request,
-            Kind::Exposure => &mut self.exposure,
-            Kind::Click => &mut self.click,
-            Kind::Report => &mut self.report,
+        &mut self.0[kind as usize]
+    }
+}
+
+impl Serialize for KindCounts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("KindCounts", Kind::ALL.len())?;
+        for kind in Kind::ALL {
+            object.serialize_field(kind.name(), &self[kind])?;
         }
+        object.end()
     }
 }
 
@@ -171,9 +162,14 @@ pub struct Counts {
 
 impl Counts {
     /// Adds one outcome.
+    #[inline]
     pub fn apply<L>(&mut self, outcome: &Outcome<L>) {
         match outcome {
             Outcome::Received { kind, .. } => self.events[*kind] += 1,
+            // By far the most of the rest.
+            Outcome::Link { edge: Edge::RequestExposure, outcome: LinkOutcome::Linked, .. } => {
+                self.edges.request_exposure.linked += 1;
+            }
             Outcome::Duplicate { kind: Kind::Request, .. } => self.duplicate.request += 1,
             Outcome::Duplicate { kind: Kind::Exposure, .. } => self.duplicate.exposure += 1,
             Outcome::Duplicate { kind: Kind::Click, .. } => self.duplicate.click += 1,

@@ -29,13 +29,13 @@ impl Default for Batch {
 #[derive(Debug, Default)]
 pub(super) struct Due {
     /// The first is ready; of the last, the slots are being fetched.
-    stages: [Batch; 3],
+    stages: [Box<Batch>; 3],
 }
 
 impl Batch {
     /// Every event, and where its group probably is.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&JoinEvent, Handle)> {
-        self.events.iter().zip(self.guesses)
+        self.events.iter().zip(self.guesses.iter().copied())
     }
 
     /// For at most [`BATCH`] other events.
@@ -52,18 +52,16 @@ impl Due {
         self.stages.iter().all(|batch| batch.events.is_empty())
     }
 
-    /// The next events; those behind them move up.
-    pub(super) fn take_ready(&mut self) -> Batch {
+    /// The next events, in exchange for those behind all others. The rest moves up.
+    pub(super) fn exchange(&mut self, batch: &mut Box<Batch>) {
         let [ready, ..] = &mut self.stages;
-        let ready = std::mem::take(ready);
+        std::mem::swap(ready, batch);
         self.stages.rotate_left(1);
-        ready
     }
 
-    /// Adds events in place of those that were taken, and gets each batch ready for its next stage.
-    pub(super) fn add(&mut self, new: Batch, index: &Index, arena: &Arena) {
+    /// Gets each batch ready for its next stage.
+    pub(super) fn prepare(&mut self, index: &Index, arena: &Arena) {
         let [next, second, last] = &mut self.stages;
-        *last = new;
         for (event, guess) in next.iter() {
             arena.prefetch_entries(guess, event.item);
         }
@@ -99,15 +97,15 @@ mod tests {
             kind: Kind::Exposure,
             wants_report: false,
         };
-        let mut taken = Vec::new();
+        let (mut batch, mut taken) = (Box::default(), Vec::new());
         for round in 0..8 {
-            let mut batch = due.take_ready();
-            taken.extend(batch.iter().map(|(event, guess)| (*event, guess)));
             let events = batch.refill();
             if round < 5 {
                 events.extend((round * BATCH..(round + 1) * BATCH).map(event));
             }
-            due.add(batch, &index, &arena);
+            due.exchange(&mut batch);
+            taken.extend(batch.iter().map(|(event, guess)| (*event, guess)));
+            due.prepare(&index, &arena);
             // One round after it was added, an event is looked up: the groups of every second one are there by then.
             for number in (round * BATCH..(round + 1) * BATCH).step_by(2) {
                 let handle = arena.new_group(event(number).request, 0, true, None);

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::config::JoinConfig;
 use super::doubts::Doubts;
-use super::due::{BATCH, Due};
+use super::due::{BATCH, Batch, Due};
 use super::event::{JoinEvent, RequestPrint, SourcePrint};
 use super::evict::Evicted;
 use super::index::{Index, Place};
@@ -44,6 +44,8 @@ pub struct Engine {
     pushed: usize,
     /// Events that the watermark has passed.
     pub(super) due: Due,
+    /// For the next batch.
+    spare_batch: Option<Box<Batch>>,
     /// Event time: every event and every deadline before it has been taken.
     pub(super) now_ns: u64,
     /// Coverage horizon of requests; 0 when nothing was missed.
@@ -94,6 +96,7 @@ impl Engine {
             reorder: Reorder::new(longest_wait_ns),
             pushed: 0,
             due: Due::default(),
+            spare_batch: None,
             now_ns: 0,
             request_horizon_ns: 0,
             exposure_horizon_ns: 0,
@@ -134,29 +137,40 @@ impl Engine {
         let late = timestamp_ns < self.watermark.get_ns();
         self.watermark.observe(source, timestamp_ns);
         if late {
-            out.push(Outcome::Late { kind, labels });
-            self.advance(out);
-            self.take(event, true, out);
-            self.run_deadlines(Until::Before(self.now_ns), out);
+            self.take_late(event, out);
         } else {
             self.pending.buffered[kind] += 1;
             self.reorder.push(event);
             self.pushed += 1;
-            // What the last relief made due is taken first, batch by batch.
-            if self.reorder.bytes() > self.config.memory_limit_bytes / 2
-                && !self.reorder.has_due(self.watermark.get_ns())
-            {
-                self.relieve_buffer();
-            }
             if self.pushed >= BATCH / 2 {
-                // Twice as many as came, so that it catches up when the watermark has leapt.
-                self.pushed = 0;
-                // Whole buckets only: nobody can tell, and so none is put in order twice.
-                let until_ns = self.reorder.bucket_begin_ns(self.watermark.get_ns());
-                self.take_batch(Until::Before(until_ns), out);
+                self.catch_up(out);
             }
         }
         self.check_accounting(first_new, out);
+    }
+
+    #[cold]
+    fn take_late(&mut self, event: &JoinEvent, out: &mut Vec<Decision>) {
+        out.push(Outcome::Late { kind: event.kind, labels: event.labels });
+        self.advance(out);
+        self.take(event, true, out);
+        self.run_deadlines(Until::Before(self.now_ns), out);
+    }
+
+    /// Takes about twice as many events as have been pushed since the last time, so that it catches up when the
+    /// watermark has leapt.
+    #[inline(never)]
+    fn catch_up(&mut self, out: &mut Vec<Decision>) {
+        self.pushed = 0;
+        // What the last relief made due is taken first, batch by batch.
+        if self.reorder.bytes() > self.config.memory_limit_bytes / 2
+            && !self.reorder.has_due(self.watermark.get_ns())
+        {
+            self.relieve_buffer();
+        }
+        // Whole buckets only: nobody can tell, and so none is put in order twice.
+        let until_ns = self.reorder.bucket_begin_ns(self.watermark.get_ns());
+        self.take_batch(Until::Before(until_ns), out);
     }
 
     /// The source has seen everything up to this time, in nanoseconds since the Unix epoch, and has
@@ -297,18 +311,15 @@ impl Engine {
 
     /// Takes the events that are ready and gets the next ones ready. Returns whether there are more.
     fn take_batch(&mut self, until: Until, out: &mut Vec<Decision>) -> bool {
-        let mut batch = self.due.take_ready();
+        let mut batch = self.spare_batch.take().unwrap_or_default();
+        self.reorder.take(until, BATCH, batch.refill());
+        self.due.exchange(&mut batch);
         let groups_before = self.index.len();
         for (event, guess) in batch.iter() {
-            self.pending.buffered[event.kind] -= 1;
-            if self.next_deadline_ns < event.timestamp_ns {
-                self.run_deadlines(Until::Before(event.timestamp_ns), out);
-            }
-            self.move_to(event.timestamp_ns);
             self.take_in_order(event, guess, out);
         }
-        self.reorder.take(until, BATCH, batch.refill());
-        self.due.add(batch, &self.index, &self.arena);
+        self.due.prepare(&self.index, &self.arena);
+        self.spare_batch = Some(batch);
         // A group is looked at twice or so. So what is over is removed as fast as groups are added.
         let added = self.index.len().saturating_sub(groups_before).min(BATCH);
         self.expire_packed(2 * added + EXPIRED_BESIDE);
@@ -318,15 +329,21 @@ impl Engine {
 
     /// Takes an event in order; `guess` is where its group may be.
     fn take_in_order(&mut self, event: &JoinEvent, guess: Handle, out: &mut Vec<Decision>) {
+        self.pending.buffered[event.kind] -= 1;
+        if self.next_deadline_ns < event.timestamp_ns {
+            self.run_deadlines(Until::Before(event.timestamp_ns), out);
+        }
+        self.move_to(event.timestamp_ns);
         if let Some(head) = self.arena.head_if_of(guess, event.request)
             && !event.lacks_an_id()
-            && self.take_packed(guess, &head, event, out)
+            && self.take_packed(guess, head, event, out)
         {
             return;
         }
         self.take(event, false, out);
     }
 
+    #[inline(never)]
     fn take(&mut self, event: &JoinEvent, late: bool, out: &mut Vec<Decision>) {
         if event.lacks_an_id() {
             self.take_without_id(event, late, out);
@@ -343,11 +360,7 @@ impl Engine {
                     self.add_packed(event, out);
                     return;
                 }
-                Some(Place::Packed(handle))
-                    if self.take_packed(handle, &self.arena.head(handle), event, out) =>
-                {
-                    return;
-                }
+                Some(Place::Packed(handle)) if self.take_packed_at(handle, event, out) => return,
                 Some(_) => {}
             }
         }

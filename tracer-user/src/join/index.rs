@@ -2,7 +2,9 @@
 //!
 //! Extendible hashing: the first bits of a fingerprint choose a page by way of a directory, and a page
 //! that gets full is split in two. So no step ever moves more than one page of 4 KiB, and a directory
-//! of 4 bytes per page when that has to double.
+//! of 4 bytes per page when that has to double. The last bits choose a bucket of the page, which is a cache line; what
+//! has no room there is in the next one. So nearly always one line is read, and nothing depends on how many slots
+//! of it are in use.
 //!
 //! A slot keeps 30 bits of the fingerprint: enough to place it when its page is split, and to tell
 //! most groups apart. The whole fingerprint is where the slot leads to.
@@ -13,14 +15,18 @@ use super::event::RequestPrint;
 use super::packed::arena::Handle;
 use super::prefetch::prefetch;
 
-/// Slots of 8 bytes in a page: 4 KiB.
-const PAGE_SLOTS: usize = 512;
-/// A page with more used slots is split.
+/// Slots in a bucket.
+const SLOTS: usize = 8;
+/// Buckets in a page: 4 KiB.
+const BUCKETS: usize = 64;
+/// A page with more used slots is split. With so many free, each way through full buckets comes to an end.
 const MAX_USED: usize = 440;
 /// Bits of the fingerprint that a slot keeps.
 const PRINT_BITS: u32 = 30;
-const IS_USED: u64 = 1 << 33;
-const IS_OPEN: u64 = 1 << 32;
+/// What is beside these bits in a tag.
+const TAG_BITS: u32 = 2;
+const IS_USED: u32 = 2;
+const IS_OPEN: u32 = 1;
 
 /// Where a group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,20 +35,6 @@ pub(super) enum Place {
     Packed(Handle),
     /// At this number among the open groups.
     Open(u32),
-}
-
-impl Place {
-    fn code(self) -> u64 {
-        match self {
-            Self::Packed(handle) => u64::from(handle.0),
-            Self::Open(number) => u64::from(number) | IS_OPEN,
-        }
-    }
-
-    fn from_slot(slot: u64) -> Self {
-        let number = slot as u32;
-        if slot & IS_OPEN == 0 { Self::Packed(Handle(number)) } else { Self::Open(number) }
-    }
 }
 
 /// Every group by its fingerprint.
@@ -60,7 +52,23 @@ struct Page {
     /// Fingerprints in it agree in this many first bits.
     depth: u32,
     used: usize,
-    slots: Box<[u64; PAGE_SLOTS]>,
+    buckets: Box<[Bucket; BUCKETS]>,
+}
+
+/// The slots that are used come first.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Bucket {
+    /// The bits of the fingerprint, and two that say what the number is; 0 in a free slot.
+    tags: [u32; SLOTS],
+    numbers: [u32; SLOTS],
+}
+
+/// What is in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slot {
+    tag: u32,
+    number: u32,
 }
 
 impl Default for Index {
@@ -76,7 +84,7 @@ impl Index {
 
     /// What it takes, free slots included.
     pub(super) fn bytes(&self) -> u64 {
-        let pages = self.pages.len() * 8 * PAGE_SLOTS + self.pages.capacity() * size_of::<Page>();
+        let pages = self.pages.len() * size_of::<[Bucket; BUCKETS]>() + self.pages.capacity() * size_of::<Page>();
         (pages + self.directory.capacity() * 4) as u64
     }
 
@@ -86,16 +94,15 @@ impl Index {
         self.page_of(print).find(print, is_it)
     }
 
-    /// Has the slot fetched where a group is looked for first.
+    /// Has the bucket fetched where a group is looked for first.
     pub(super) fn prefetch(&self, request: RequestPrint) {
         let print = print_of(request);
-        prefetch(&self.page_of(print).slots[print as usize % PAGE_SLOTS]);
+        prefetch(&self.page_of(print).buckets[home_of(print)]);
     }
 
     /// The place of what is probably the group.
     pub(super) fn guess(&self, request: RequestPrint) -> Option<Place> {
-        let print = print_of(request);
-        self.page_of(print).find(print, |_| true)
+        self.find(request, |_| true)
     }
 
     /// Adds a group that is not there.
@@ -104,42 +111,43 @@ impl Index {
         while self.page_of(print).used >= MAX_USED {
             self.split(self.directory[self.entry_of(print)] as usize);
         }
-        let entry = self.entry_of(print);
-        self.pages[self.directory[entry] as usize]
-            .insert(print << (64 - PRINT_BITS) | IS_USED | place.code());
+        self.page_of_mut(print).insert(Slot::of(print, place));
         self.len += 1;
     }
 
     /// Says that a group is now elsewhere.
     pub(super) fn replace(&mut self, request: RequestPrint, from: Place, to: Place) {
         let print = print_of(request);
-        let entry = self.entry_of(print);
-        let page = &mut self.pages[self.directory[entry] as usize];
-        let position = page.position(print, from);
+        let page = self.page_of_mut(print);
+        let position = page.position(Slot::of(print, from));
         debug_assert!(position.is_some(), "a group that is not in the index");
-        if let Some(position) = position {
-            page.slots[position] = print << (64 - PRINT_BITS) | IS_USED | to.code();
+        if let Some((bucket, slot)) = position {
+            page.buckets[bucket].set(slot, Slot::of(print, to));
         }
     }
 
     pub(super) fn remove(&mut self, request: RequestPrint, place: Place) {
         let print = print_of(request);
-        let entry = self.entry_of(print);
-        let page = &mut self.pages[self.directory[entry] as usize];
-        let position = page.position(print, place);
+        let page = self.page_of_mut(print);
+        let position = page.position(Slot::of(print, place));
         debug_assert!(position.is_some(), "a group that is not in the index");
-        if let Some(position) = position {
-            page.remove(position);
+        if let Some((bucket, slot)) = position {
+            page.remove(bucket, slot);
             self.len -= 1;
         }
     }
 
-    fn entry_of(&self, print: u64) -> usize {
+    fn entry_of(&self, print: u32) -> usize {
         (print >> (PRINT_BITS - self.depth)) as usize
     }
 
-    fn page_of(&self, print: u64) -> &Page {
+    fn page_of(&self, print: u32) -> &Page {
         &self.pages[self.directory[self.entry_of(print)] as usize]
+    }
+
+    fn page_of_mut(&mut self, print: u32) -> &mut Page {
+        let entry = self.entry_of(print);
+        &mut self.pages[self.directory[entry] as usize]
     }
 
     fn split(&mut self, number: usize) {
@@ -150,8 +158,8 @@ impl Index {
         }
         let before = std::mem::replace(&mut self.pages[number], Page::new(depth));
         let mut other = Page::new(depth);
-        for slot in before.slots.into_iter().filter(|slot| *slot != 0) {
-            let goes_over = slot >> (64 - depth) & 1 == 1;
+        for slot in before.buckets.iter().flat_map(Bucket::used) {
+            let goes_over = slot.print() >> (PRINT_BITS - depth) & 1 == 1;
             if goes_over { &mut other } else { &mut self.pages[number] }.insert(slot);
         }
         let other_number = self.pages.len();
@@ -165,67 +173,146 @@ impl Index {
 
 impl Page {
     fn new(depth: u32) -> Self {
-        Self { depth, used: 0, slots: Box::new([0; PAGE_SLOTS]) }
+        Self { depth, used: 0, buckets: Box::new([Bucket::EMPTY; BUCKETS]) }
     }
 
-    fn insert(&mut self, slot: u64) {
-        let mut position = home_of(slot);
-        while self.slots[position] != 0 {
-            position = (position + 1) % PAGE_SLOTS;
+    fn insert(&mut self, slot: Slot) {
+        let mut bucket = home_of(slot.print());
+        while self.buckets[bucket].is_full() {
+            bucket = (bucket + 1) % BUCKETS;
         }
-        self.slots[position] = slot;
+        self.buckets[bucket].push(slot);
         self.used += 1;
     }
 
     /// The place among the slots with these bits that `is_it` is asked about.
-    fn find(&self, print: u64, is_it: impl Fn(Place) -> bool) -> Option<Place> {
-        for step in 0..PAGE_SLOTS {
-            let slot = self.slots[(print as usize + step) % PAGE_SLOTS];
-            if slot == 0 {
-                break;
-            }
-            if slot >> (64 - PRINT_BITS) == print && is_it(Place::from_slot(slot)) {
-                return Some(Place::from_slot(slot));
-            }
-        }
-        None
+    fn find(&self, print: u32, is_it: impl Fn(Place) -> bool) -> Option<Place> {
+        let (bucket, position) = self.find_slot(print, |slot| is_it(slot.place()))?;
+        Some(self.buckets[bucket].get(position).place())
     }
 
-    fn position(&self, print: u64, place: Place) -> Option<usize> {
-        let slot = print << (64 - PRINT_BITS) | IS_USED | place.code();
-        let probes = (0..PAGE_SLOTS).map(|step| (print as usize + step) % PAGE_SLOTS);
-        probes
-            .take_while(|position| self.slots[*position] != 0)
-            .find(|position| self.slots[*position] == slot)
+    /// The bucket of a slot, and its position there.
+    fn position(&self, wanted: Slot) -> Option<(usize, usize)> {
+        self.find_slot(wanted.print(), |slot| slot == wanted)
     }
 
-    /// Removes a slot and moves those after it up, so that each is found from its home again.
-    fn remove(&mut self, position: usize) {
-        let (mut gap, mut next) = (position, position);
+    #[inline]
+    fn find_slot(&self, print: u32, is_it: impl Fn(Slot) -> bool) -> Option<(usize, usize)> {
+        let mut number = home_of(print);
         loop {
-            next = (next + 1) % PAGE_SLOTS;
-            let slot = self.slots[next];
-            if slot == 0 {
-                break;
+            let bucket = &self.buckets[number];
+            let mut positions = bucket.positions_of(print);
+            while positions != 0 {
+                let position = (positions.trailing_zeros() / u8::BITS) as usize;
+                if is_it(bucket.get(position)) {
+                    return Some((number, position));
+                }
+                positions &= !(0xff << (u8::BITS * position as u32));
             }
-            let from_home = |position: usize| (position + PAGE_SLOTS - home_of(slot)) % PAGE_SLOTS;
-            if from_home(gap) <= from_home(next) {
-                self.slots[gap] = slot;
+            if !bucket.is_full() {
+                return None;
+            }
+            number = (number + 1) % BUCKETS;
+        }
+    }
+
+    /// Removes a slot. Where there was no room for others in its bucket, one of them moves there, so that each is found
+    /// from its home again.
+    fn remove(&mut self, mut gap: usize, slot: usize) {
+        self.used -= 1;
+        let mut was_full = self.buckets[gap].is_full();
+        self.buckets[gap].remove(slot);
+        let mut next = gap;
+        while was_full {
+            next = (next + 1) % BUCKETS;
+            was_full = self.buckets[next].is_full();
+            let from_home = |slot: Slot, bucket: usize| (bucket + BUCKETS - home_of(slot.print())) % BUCKETS;
+            let moves = |slot: Slot| from_home(slot, gap) < from_home(slot, next);
+            let position = self.buckets[next].used().position(moves);
+            if let Some(position) = position {
+                let slot = self.buckets[next].remove(position);
+                self.buckets[gap].push(slot);
                 gap = next;
             }
         }
-        self.slots[gap] = 0;
-        self.used -= 1;
     }
 }
 
-fn print_of(request: RequestPrint) -> u64 {
-    request.0[0] >> (64 - PRINT_BITS)
+impl Bucket {
+    const EMPTY: Self = Self { tags: [0; SLOTS], numbers: [0; SLOTS] };
+
+    fn is_full(&self) -> bool {
+        self.tags[SLOTS - 1] != 0
+    }
+
+    fn get(&self, position: usize) -> Slot {
+        Slot { tag: self.tags[position], number: self.numbers[position] }
+    }
+
+    fn set(&mut self, position: usize, slot: Slot) {
+        self.tags[position] = slot.tag;
+        self.numbers[position] = slot.number;
+    }
+
+    fn used(&self) -> impl Iterator<Item = Slot> {
+        (0..SLOTS).map(|position| self.get(position)).take_while(|slot| slot.tag != 0)
+    }
+
+    /// A byte of ones for each slot with these bits of a fingerprint, the first slot last. All slots are compared, in two
+    /// instructions, which takes less time than to find out after each whether it was the last.
+    #[inline]
+    fn positions_of(&self, print: u32) -> u64 {
+        let wanted = print << TAG_BITS | IS_USED;
+        let mut bytes = [0; SLOTS];
+        for (byte, tag) in bytes.iter_mut().zip(self.tags) {
+            *byte = if tag & !IS_OPEN == wanted { 0xff } else { 0 };
+        }
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Adds a slot where there is room.
+    fn push(&mut self, slot: Slot) {
+        let free = self.tags.iter().position(|tag| *tag == 0);
+        debug_assert!(free.is_some(), "a slot too many");
+        if let Some(position) = free {
+            self.set(position, slot);
+        }
+    }
+
+    fn remove(&mut self, position: usize) -> Slot {
+        let removed = self.get(position);
+        let last = self.used().count() - 1;
+        self.set(position, self.get(last));
+        self.set(last, Slot { tag: 0, number: 0 });
+        removed
+    }
 }
 
-/// Where in its page a slot is looked for first.
-fn home_of(slot: u64) -> usize {
-    (slot >> (64 - PRINT_BITS)) as usize % PAGE_SLOTS
+impl Slot {
+    fn of(print: u32, place: Place) -> Self {
+        let (number, is_open) = match place {
+            Place::Packed(handle) => (handle.0, 0),
+            Place::Open(number) => (number, IS_OPEN),
+        };
+        Self { tag: print << TAG_BITS | IS_USED | is_open, number }
+    }
+
+    fn print(self) -> u32 {
+        self.tag >> TAG_BITS
+    }
+
+    fn place(self) -> Place {
+        if self.tag & IS_OPEN == 0 { Place::Packed(Handle(self.number)) } else { Place::Open(self.number) }
+    }
+}
+
+fn print_of(request: RequestPrint) -> u32 {
+    (request.0[0] >> (u64::BITS - PRINT_BITS)) as u32
+}
+
+/// The bucket in its page where these bits are looked for first.
+fn home_of(print: u32) -> usize {
+    print as usize % BUCKETS
 }
 
 #[cfg(test)]

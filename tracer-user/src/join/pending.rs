@@ -74,14 +74,14 @@ impl Pending {
         let request = [requests.exposed, requests.unexposed, requests.missing_id];
         let exposure = [exposures.linked, exposures.orphan, exposures.missing_id, exposures.unseen];
         let click = [clicks.linked, clicks.mismatch, clicks.orphan, clicks.missing_id, clicks.unseen];
-        let evicted = counts.evicted.request;
+        let evicted = counts.evicted[Kind::Request];
         let settled = [
             (
                 Kind::Request,
-                evicted + sum(&request) + counts.duplicate.request + late.request + self.requests,
+                evicted + sum(&request) + counts.duplicate.request + late[Kind::Request] + self.requests,
             ),
-            (Kind::Exposure, sum(&exposure) + counts.duplicate.exposure + late.exposure + self.exposures),
-            (Kind::Click, sum(&click) + counts.duplicate.click + late.click + self.clicks),
+            (Kind::Exposure, sum(&exposure) + counts.duplicate.exposure + late[Kind::Exposure] + self.exposures),
+            (Kind::Click, sum(&click) + counts.duplicate.click + late[Kind::Click] + self.clicks),
         ];
         for (kind, settled) in settled {
             let received = counts.events[kind];

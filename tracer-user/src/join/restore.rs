@@ -147,7 +147,7 @@ impl Engine {
                 return None;
             }
             let until_ns = self.remembered_until_ns(tag, timestamp_ns);
-            self.arena.add_entry(handle, self.arena.head(handle), entry, until_ns);
+            self.arena.add_entry(handle, entry, until_ns);
             if matches!(tag, Tag::ExposureWaits | Tag::ClickWaits) {
                 let wait =
                     waits.remove(&(place.0, number)).filter(|wait| wait.timestamp_ns == timestamp_ns)?;

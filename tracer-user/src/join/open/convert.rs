@@ -149,7 +149,7 @@ impl Engine {
         let (base_ns, at_base) = (packed.base_ns, packed.request_at_base);
         let handle = self.arena.new_group(group.request, base_ns, at_base, packed.waiting);
         for entry in packed.entries {
-            self.arena.add_entry(handle, self.arena.head(handle), entry, 0);
+            self.arena.add_entry(handle, entry, 0);
         }
         self.arena.head_mut(handle).keep_alive(group.alive_until_ns);
         self.index.replace(group.request, Place::Open(key.number), Place::Packed(handle));

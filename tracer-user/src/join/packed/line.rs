@@ -28,6 +28,7 @@ impl Line {
     pub(super) const ZERO: Self = Self([0; WORDS]);
 
     /// Puts an entry into a lane that is empty.
+    #[inline(always)]
     pub(super) fn put(&mut self, lane: usize, item: ItemPrint, tag: Tag, since_base_ns: u64) {
         debug_assert!(since_base_ns <= MAX_SPAN_NS, "a time that cannot be packed");
         self.0[lane] = item.0 | tag.code() << TAG_SHIFT | (since_base_ns >> LOW_BITS) << HIGH_SHIFT;

@@ -8,7 +8,7 @@
 //! | 2 | base: the time that its entries count from, in nanoseconds since the Unix epoch |
 //! | 3, 4 | four extents of 15, 5, 15 and 35 entries, 32 bits each |
 //! | 5 | labels of the waiting request (32 bits), entries (8), flags (8), expiry bucket (16) |
-//! | 6 | a bit for every item that has an entry: mostly tells that an item is new |
+//! | 6 | two bits for every item that has an entry: mostly tells that an item is new |
 //! | 7 | until when something of it is remembered, in nanoseconds since the Unix epoch |
 //!
 //! An event that adds an entry touches the head and one more line. Entries are in no order that could
@@ -66,9 +66,8 @@ impl Tag {
         match self {
             Self::Request => 1,
             Self::RequestAgain => 2,
-            Self::Exposure(TripleOutcome::Complete) => 3,
-            Self::Exposure(TripleOutcome::Broken) => 4,
-            Self::Exposure(TripleOutcome::Unseen) => 5,
+            // 3 to 5.
+            Self::Exposure(outcome) => 3 + outcome as u64,
             Self::ExposureAgain => 6,
             Self::Click => 7,
             Self::ExposureWaits => 8,
@@ -173,7 +172,8 @@ impl<L: Borrow<Line>> Head<L> {
 
     /// `false` only when the item has no entry.
     pub(in super::super) fn may_have(&self, item: ItemPrint) -> bool {
-        self.word(6) & bit_of(item) != 0
+        let bits = bits_of(item);
+        self.word(6) & bits == bits
     }
 
     pub(in super::super) fn is_full(&self) -> bool {
@@ -193,6 +193,7 @@ impl<L: Borrow<Line>> Head<L> {
     }
 
     /// The extent and the line of an entry. `handle` is where the head is.
+    #[inline]
     fn line_of(&self, handle: Handle, place: EntryPlace) -> (Handle, usize) {
         let extent = match place.extent {
             None => handle,
@@ -234,7 +235,7 @@ impl<L: BorrowMut<Line>> Head<L> {
         if item.is_missing() {
             flags |= HAS_REQUEST_ENTRIES;
         } else {
-            *self.word_mut(6) |= bit_of(item);
+            *self.word_mut(6) |= bits_of(item);
         }
         *self.word_mut(5) = (self.word(5) | flags << FLAGS_SHIFT) + (1 << ENTRIES_SHIFT);
     }
@@ -276,9 +277,10 @@ fn halves(word: u64) -> [u32; 2] {
     [word as u32, (word >> 32) as u32]
 }
 
-fn bit_of(item: ItemPrint) -> u64 {
+/// Two bits, which come close to what is best for 20 items.
+fn bits_of(item: ItemPrint) -> u64 {
     // The last bits are as good as any others: a fingerprint is uniform.
-    1 << (item.0 % 64)
+    1 << (item.0 % 64) | 1 << (item.0 / 64 % 64)
 }
 
 impl Arena {
@@ -337,18 +339,24 @@ impl Arena {
 
     /// Has fetched what an event of this item will touch: the line that the next entry comes into, and all that there
     /// are if the item may be known.
+    #[inline]
     pub(in super::super) fn prefetch_entries(&self, handle: Handle, item: ItemPrint) {
         let Some(head) = self.live_head(handle) else { return };
         if head.may_have(item) {
-            prefetch(self.line(handle, 1));
-            for (extent, class) in head.extents_in_use() {
-                (0..class.lines()).for_each(|line| prefetch(self.line(extent, line)));
-            }
+            self.prefetch_all_entries(handle);
         } else if let Some(place) = PLACES.get(head.entries())
             && !place.is_first
         {
             let (extent, line) = head.line_of(handle, *place);
             prefetch(self.line(extent, line));
+        }
+    }
+
+    #[inline(never)]
+    fn prefetch_all_entries(&self, handle: Handle) {
+        prefetch(self.line(handle, 1));
+        for (extent, class) in self.head(handle).extents_in_use() {
+            (0..class.lines()).for_each(|line| prefetch(self.line(extent, line)));
         }
     }
 
@@ -359,31 +367,33 @@ impl Arena {
         }
     }
 
-    /// Adds an entry to a group that can hold it, and remembers the group until `until_ns`. `head` is the group's; of
-    /// the one that is written, the rest is left as it is. Returns the number of the entry.
-    pub(in super::super) fn add_entry(
-        &mut self,
-        handle: Handle,
-        mut head: Head,
-        entry: Entry,
-        until_ns: u64,
-    ) -> u8 {
+    /// Adds an entry to a group that can hold it, and remembers the group until `until_ns`. Returns the number of the
+    /// entry.
+    #[inline(always)]
+    pub(in super::super) fn add_entry(&mut self, handle: Handle, entry: Entry, until_ns: u64) -> u8 {
+        let mut head = self.head_mut(handle);
         debug_assert!(head.can_hold(entry.timestamp_ns), "an entry that cannot be packed");
         let number = head.entries();
         let place = PLACES[number];
-        if place.is_first && let Some(extent) = place.extent {
-            let extent = usize::from(extent);
-            let lines = self.allocate(EXTENTS[extent].1);
-            head.set_extent(extent, lines);
-            self.head_mut(handle).set_extent(extent, lines);
-        }
-        let (extent, line) = head.line_of(handle, place);
-        let since_base_ns = entry.timestamp_ns - head.base_ns();
-        self.line_mut(extent, line).put(usize::from(place.lane), entry.item, entry.tag, since_base_ns);
-        let mut head = self.head_mut(handle);
         head.count(entry);
         head.keep_alive(until_ns);
+        let since_base_ns = entry.timestamp_ns - head.base_ns();
+        let (extent, line) = if place.is_first {
+            (self.add_extent(handle, place), 0)
+        } else {
+            head.line_of(handle, place)
+        };
+        self.line_mut(extent, line).put(usize::from(place.lane), entry.item, entry.tag, since_base_ns);
         number as u8
+    }
+
+    /// A new extent for an entry that is the first of one.
+    #[cold]
+    fn add_extent(&mut self, handle: Handle, place: EntryPlace) -> Handle {
+        let Some(number) = place.extent.map(usize::from) else { return handle };
+        let extent = self.allocate(EXTENTS[number].1);
+        self.head_mut(handle).set_extent(number, extent);
+        extent
     }
 
     /// What an entry is.
@@ -406,11 +416,11 @@ impl Arena {
     pub(in super::super) fn for_each_of(
         &self,
         handle: Handle,
-        head: &Head,
         item: ItemPrint,
         mut visit: impl FnMut(u64, Tag),
     ) {
-        self.walk(handle, head, |line, used| {
+        let head = self.head(handle);
+        self.walk(handle, &head, |line, used| {
             for lane in (0..used).filter(|lane| line.item(*lane) == item) {
                 if let Some((tag, since_base_ns)) = line.entry(lane) {
                     visit(head.base_ns() + since_base_ns, tag);

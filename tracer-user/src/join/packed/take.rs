@@ -16,7 +16,7 @@ impl Engine {
             let handle = self.arena.new_group(request, timestamp_ns, false, None);
             self.index.insert(request, Place::Packed(handle));
             self.look_at(handle, self.remembered_until_ns(Tag::Click, timestamp_ns));
-            let is_taken = self.take_packed(handle, &self.arena.head(handle), event, out);
+            let is_taken = self.take_packed_at(handle, event, out);
             debug_assert!(is_taken, "a new group can hold its first entry");
             return;
         }
@@ -29,12 +29,27 @@ impl Engine {
         self.pending.requests += 1;
     }
 
-    /// Takes an event in order, whose group is at this place. Returns `false`, and has done nothing, when the group
-    /// must be opened for it.
+    /// Takes an event in order, whose group is at this place. Returns `false`, and has done nothing, when the group must
+    /// be opened for it.
+    #[inline(never)]
+    pub(in super::super) fn take_packed_at(
+        &mut self,
+        handle: Handle,
+        event: &JoinEvent,
+        out: &mut Vec<Decision>,
+    ) -> bool {
+        self.take_packed(handle, self.arena.head(handle), event, out)
+    }
+
+    /// The same for a group with this head.
+    //
+    // All that happens to nearly every event is inlined into one function, which then has the head in registers. What
+    // happens seldom reads it again.
+    #[inline(always)]
     pub(in super::super) fn take_packed(
         &mut self,
         handle: Handle,
-        head: &Head,
+        head: Head,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
@@ -42,71 +57,62 @@ impl Engine {
             return false;
         }
         match event.kind {
-            Kind::Request => self.repeat_request(handle, head, event, out),
+            Kind::Request => self.repeat_request(handle, event, out),
             Kind::Exposure => self.add_exposure(handle, head, event, out),
-            Kind::Click => self.add_click(handle, head, event, out),
+            Kind::Click => self.add_click(handle, event, out),
             Kind::Report => false,
         }
     }
 
     /// A request that is not a repetition begins anew, which only an open group can do.
-    fn repeat_request(
-        &mut self,
-        handle: Handle,
-        head: &Head,
-        event: &JoinEvent,
-        out: &mut Vec<Decision>,
-    ) -> bool {
+    fn repeat_request(&mut self, handle: Handle, event: &JoinEvent, out: &mut Vec<Decision>) -> bool {
         let JoinEvent { timestamp_ns, labels, .. } = *event;
         let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
-        if self.latest_request(handle, head, from_ns, |tag| tag == Tag::Request).is_none() {
+        if self.latest_request(handle, |tag| tag == Tag::Request) < Some(from_ns) {
             return false;
         }
         let entry = Entry { timestamp_ns, item: ItemPrint::MISSING, tag: Tag::RequestAgain };
-        self.add_entry(handle, head, entry);
+        self.add_entry(handle, entry);
         out.push(Outcome::Duplicate { kind: Kind::Request, labels });
         true
     }
 
+    #[inline(always)]
     fn add_exposure(
         &mut self,
         handle: Handle,
-        head: &Head,
+        head: Head,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
         let JoinEvent { timestamp_ns, labels, item, .. } = *event;
-        let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
-        let (opened_ns, click_waits) = self.exposure_of(handle, head, item);
-        let (tag, outcome) = match opened_ns {
-            // The click can be linked now.
-            _ if click_waits => return false,
-            // Not within the window of the earlier one: a second exposure of the item.
-            Some(opened_ns) if timestamp_ns - opened_ns > self.config.click_window_ns => return false,
-            Some(_) => (Tag::ExposureAgain, Some(Outcome::Duplicate { kind: Kind::Exposure, labels })),
-            None => match self.latest_request(handle, head, from_ns, |_| true) {
-                Some(request_ns) => {
-                    let link = exposure_link(
-                        LinkOutcome::Linked,
-                        Subject::at(timestamp_ns),
-                        Some(timestamp_ns - request_ns),
-                        labels,
-                    );
-                    (Tag::Exposure(TripleOutcome::Complete), Some(link))
-                }
-                None => (Tag::ExposureWaits, None),
-            },
-        };
-        // While it waits, its window has not run out and its request is not after the exposure.
-        if head.request_waits() {
-            let labels = head.labels();
-            self.arena.head_mut(handle).stop_waiting();
-            self.pending.requests -= 1;
-            out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels });
+        if head.may_have(item)
+            && let Some(is_taken) = self.repeat_exposure(handle, event, out)
+        {
+            return is_taken;
         }
-        let number = self.add_entry(handle, head, Entry { timestamp_ns, item, tag });
-        match outcome {
-            Some(outcome) => out.push(outcome),
+        let request_ns = if head.has_request_entries() {
+            self.latest_request(handle, |_| true)
+        } else {
+            head.has_request_at_base().then_some(head.base_ns())
+        };
+        let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
+        let request_ns = request_ns.filter(|request_ns| *request_ns >= from_ns);
+        if head.request_waits() {
+            self.expose_packed_request(handle, out);
+        }
+        let tag = match request_ns {
+            Some(_) => Tag::Exposure(TripleOutcome::Complete),
+            None => Tag::ExposureWaits,
+        };
+        let number = self.add_entry(handle, Entry { timestamp_ns, item, tag });
+        match request_ns {
+            Some(request_ns) => out.push(exposure_link(
+                LinkOutcome::Linked,
+                Subject::at(timestamp_ns),
+                Some(timestamp_ns - request_ns),
+                labels,
+            )),
             None => {
                 self.pending.exposures += 1;
                 self.await_match(handle, number, timestamp_ns, labels);
@@ -115,18 +121,55 @@ impl Engine {
         true
     }
 
-    fn add_click(
+    /// An exposure whose item may have entries: whether it was taken, or `None` when it is a new one.
+    #[inline(never)]
+    fn repeat_exposure(
         &mut self,
         handle: Handle,
-        head: &Head,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
-    ) -> bool {
+    ) -> Option<bool> {
+        let JoinEvent { timestamp_ns, labels, item, .. } = *event;
+        let (mut opened_ns, mut click_waits) = (None, false);
+        self.arena.for_each_of(handle, item, |seen_ns, tag| match tag {
+            Tag::Exposure(_) | Tag::ExposureWaits => opened_ns = Some(seen_ns),
+            Tag::ClickWaits => click_waits = true,
+            _ => {}
+        });
+        // The click can be linked now.
+        if click_waits {
+            return Some(false);
+        }
+        // Not within the window of the earlier one: a second exposure of the item.
+        if timestamp_ns - opened_ns? > self.config.click_window_ns {
+            return Some(false);
+        }
+        if self.arena.head(handle).request_waits() {
+            self.expose_packed_request(handle, out);
+        }
+        self.add_entry(handle, Entry { timestamp_ns, item, tag: Tag::ExposureAgain });
+        out.push(Outcome::Duplicate { kind: Kind::Exposure, labels });
+        Some(true)
+    }
+
+    /// An exposure has come that the request at the base was waiting for. Its window has not run out then, and the
+    /// request is not after the exposure.
+    #[cold]
+    fn expose_packed_request(&mut self, handle: Handle, out: &mut Vec<Decision>) {
+        let mut head = self.arena.head_mut(handle);
+        let labels = head.labels();
+        head.stop_waiting();
+        self.pending.requests -= 1;
+        out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels });
+    }
+
+    #[inline(never)]
+    fn add_click(&mut self, handle: Handle, event: &JoinEvent, out: &mut Vec<Decision>) -> bool {
         let JoinEvent { timestamp_ns, labels, item, .. } = *event;
         let from_ns = timestamp_ns.saturating_sub(self.config.click_window_ns);
         let (mut first_ns, mut sighted_ns, mut fate) = (None, None, None);
-        if head.may_have(item) {
-            self.arena.for_each_of(handle, head, item, |seen_ns, tag| match tag {
+        if self.arena.head(handle).may_have(item) {
+            self.arena.for_each_of(handle, item, |seen_ns, tag| match tag {
                 Tag::Click | Tag::ClickWaits => first_ns = first_ns.max(Some(seen_ns)),
                 Tag::Exposure(_) | Tag::ExposureWaits | Tag::ExposureAgain => {
                     if let Tag::Exposure(outcome) = tag {
@@ -150,7 +193,7 @@ impl Engine {
         let click = Waiting { labels, late: false, follows_doubt: false };
         match (sighted_ns, fate) {
             (Some(sighted_ns), Some(outcome)) => {
-                self.add_entry(handle, head, Entry { timestamp_ns, item, tag: Tag::Click });
+                self.add_entry(handle, Entry { timestamp_ns, item, tag: Tag::Click });
                 self.await_report(event, click, out);
                 out.push(linked_click(timestamp_ns, sighted_ns, labels));
                 let outcome = self.doubts.triple(&self.config, timestamp_ns, outcome);
@@ -160,7 +203,7 @@ impl Engine {
             // The triple waits for the exposure.
             (Some(_), None) => return false,
             (None, _) => {
-                let number = self.add_entry(handle, head, Entry { timestamp_ns, item, tag: Tag::ClickWaits });
+                let number = self.add_entry(handle, Entry { timestamp_ns, item, tag: Tag::ClickWaits });
                 self.await_report(event, click, out);
                 self.pending.clicks += 1;
                 self.await_match(handle, number, timestamp_ns, labels);
@@ -169,41 +212,25 @@ impl Engine {
         true
     }
 
-    /// The time of the item's exposure, and whether a click waits for one.
-    fn exposure_of(&self, handle: Handle, head: &Head, item: ItemPrint) -> (Option<u64>, bool) {
-        let (mut opened_ns, mut click_waits) = (None, false);
-        if head.may_have(item) {
-            self.arena.for_each_of(handle, head, item, |seen_ns, tag| match tag {
-                Tag::Exposure(_) | Tag::ExposureWaits => opened_ns = Some(seen_ns),
-                Tag::ClickWaits => click_waits = true,
-                _ => {}
-            });
-        }
-        (opened_ns, click_waits)
-    }
-
-    /// The time of the latest of these sightings of the request, at `from_ns` or later.
-    fn latest_request(
-        &self,
-        handle: Handle,
-        head: &Head,
-        from_ns: u64,
-        is_asked_for: impl Fn(Tag) -> bool,
-    ) -> Option<u64> {
+    /// The time of the latest of these sightings of the request.
+    #[inline(never)]
+    fn latest_request(&self, handle: Handle, is_asked_for: impl Fn(Tag) -> bool) -> Option<u64> {
+        let head = self.arena.head(handle);
         let at_base = head.has_request_at_base() && is_asked_for(Tag::Request);
         let mut latest_ns = at_base.then(|| head.base_ns());
         if head.has_request_entries() {
-            self.arena.for_each_of(handle, head, ItemPrint::MISSING, |seen_ns, tag| {
+            self.arena.for_each_of(handle, ItemPrint::MISSING, |seen_ns, tag| {
                 if is_asked_for(tag) {
                     latest_ns = latest_ns.max(Some(seen_ns));
                 }
             });
         }
-        latest_ns.filter(|seen_ns| *seen_ns >= from_ns)
+        latest_ns
     }
 
-    fn add_entry(&mut self, handle: Handle, head: &Head, entry: Entry) -> u8 {
+    #[inline(always)]
+    fn add_entry(&mut self, handle: Handle, entry: Entry) -> u8 {
         let until_ns = self.remembered_until_ns(entry.tag, entry.timestamp_ns);
-        self.arena.add_entry(handle, *head, entry, until_ns)
+        self.arena.add_entry(handle, entry, until_ns)
     }
 }

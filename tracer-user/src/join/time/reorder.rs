@@ -33,7 +33,7 @@ pub(in super::super) struct Reorder {
     width_bits: u32,
     /// The number since the epoch of the first bucket of the ring; no event is in an earlier one.
     first: u64,
-    ring: Vec<Vec<JoinEvent>>,
+    ring: Ring,
     /// Events in the ring.
     in_ring: usize,
     /// Of the first bucket, once it has been put in order.
@@ -47,13 +47,15 @@ pub(in super::super) struct Reorder {
     room: usize,
 }
 
+type Ring = Box<[Vec<JoinEvent>; BUCKETS]>;
+
 impl Reorder {
     /// `wait_ns` is how long an event usually waits.
     pub(in super::super) fn new(wait_ns: u64) -> Self {
         Self {
             width_bits: (wait_ns / BUCKETS_PER_WAIT).max(1).ilog2().min(MAX_WIDTH_BITS),
             first: 0,
-            ring: vec![Vec::new(); BUCKETS],
+            ring: Box::new([const { Vec::new() }; BUCKETS]),
             in_ring: 0,
             order: Order::default(),
             beyond: BTreeMap::new(),
@@ -77,6 +79,7 @@ impl Reorder {
     }
 
     /// Takes in an event that is not before the watermark.
+    #[inline]
     pub(in super::super) fn push(&mut self, event: &JoinEvent) {
         let number = event.timestamp_ns >> self.width_bits;
         if self.is_empty() {
@@ -91,22 +94,25 @@ impl Reorder {
         }
         self.in_ring += 1;
         let bucket = &mut self.ring[position_of(number)];
-        if bucket.len() == bucket.capacity() {
-            self.room -= bucket.capacity();
-            match self.spare.pop() {
-                // The room of spare buckets is counted all the time.
-                Some(spare) if bucket.capacity() == 0 => {
-                    self.room -= spare.capacity();
-                    *bucket = spare;
-                }
-                spare => {
-                    self.spare.extend(spare);
-                    bucket.reserve(1);
-                }
-            }
-            self.room += bucket.capacity();
+        if bucket.len() < bucket.capacity() {
+            bucket.push(*event);
+        } else {
+            self.push_with_more_room(number, event);
         }
+    }
+
+    #[cold]
+    fn push_with_more_room(&mut self, number: u64, event: &JoinEvent) {
+        let bucket = &mut self.ring[position_of(number)];
+        if bucket.capacity() == 0
+            && let Some(spare) = self.spare.pop()
+        {
+            // The room of spare buckets is counted all the time.
+            *bucket = spare;
+        }
+        self.room -= bucket.capacity();
         bucket.push(*event);
+        self.room += bucket.capacity();
     }
 
     #[cold]

@@ -94,6 +94,7 @@ impl Watermark {
     }
 
     /// A source has come this far, by an event or by a heartbeat.
+    #[inline]
     pub(in super::super) fn observe(&mut self, source: SourcePrint, timestamp_ns: u64) {
         // Few events are the newest of their source, where many come out of order.
         let is_behind = |(last, newest_ns)| last == source && timestamp_ns <= newest_ns;
@@ -102,6 +103,7 @@ impl Watermark {
         }
     }
 
+    #[inline(never)]
     fn come_to(&mut self, source: SourcePrint, timestamp_ns: u64) {
         self.progress.is_known = true;
         let leaf = match self.leaves.get(&source) {
