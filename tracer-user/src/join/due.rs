@@ -97,7 +97,7 @@ mod tests {
             kind: Kind::Exposure,
             wants_report: false,
         };
-        let (mut batch, mut taken) = (Box::default(), Vec::new());
+        let (mut batch, mut taken) = (Box::<Batch>::default(), Vec::new());
         for round in 0..8 {
             let events = batch.refill();
             if round < 5 {

@@ -334,13 +334,19 @@ impl Engine {
             self.run_deadlines(Until::Before(event.timestamp_ns), out);
         }
         self.move_to(event.timestamp_ns);
-        if let Some(head) = self.arena.head_if_of(guess, event.request)
-            && !event.lacks_an_id()
-            && self.take_packed(guess, head, event, out)
-        {
-            return;
+        if !self.take_usual(guess, event, out) {
+            self.take_unusual(guess, event, out);
         }
-        self.take(event, false, out);
+    }
+
+    #[inline(never)]
+    fn take_unusual(&mut self, guess: Handle, event: &JoinEvent, out: &mut Vec<Decision>) {
+        let is_taken = self.arena.head_if_of(guess, event.request).is_some()
+            && !event.lacks_an_id()
+            && self.take_packed(guess, event, out);
+        if !is_taken {
+            self.take(event, false, out);
+        }
     }
 
     #[inline(never)]
@@ -360,7 +366,7 @@ impl Engine {
                     self.add_packed(event, out);
                     return;
                 }
-                Some(Place::Packed(handle)) if self.take_packed_at(handle, event, out) => return,
+                Some(Place::Packed(handle)) if self.take_packed(handle, event, out) => return,
                 Some(_) => {}
             }
         }

@@ -84,7 +84,8 @@ impl Index {
 
     /// What it takes, free slots included.
     pub(super) fn bytes(&self) -> u64 {
-        let pages = self.pages.len() * size_of::<[Bucket; BUCKETS]>() + self.pages.capacity() * size_of::<Page>();
+        let pages =
+            self.pages.len() * size_of::<[Bucket; BUCKETS]>() + self.pages.capacity() * size_of::<Page>();
         (pages + self.directory.capacity() * 4) as u64
     }
 
@@ -101,8 +102,10 @@ impl Index {
     }
 
     /// The place of what is probably the group.
+    #[inline(always)]
     pub(super) fn guess(&self, request: RequestPrint) -> Option<Place> {
-        self.find(request, |_| true)
+        let print = print_of(request);
+        self.page_of(print).find(print, |_| true)
     }
 
     /// Adds a group that is not there.
@@ -186,6 +189,7 @@ impl Page {
     }
 
     /// The place among the slots with these bits that `is_it` is asked about.
+    #[inline(always)]
     fn find(&self, print: u32, is_it: impl Fn(Place) -> bool) -> Option<Place> {
         let (bucket, position) = self.find_slot(print, |slot| is_it(slot.place()))?;
         Some(self.buckets[bucket].get(position).place())
@@ -196,7 +200,7 @@ impl Page {
         self.find_slot(wanted.print(), |slot| slot == wanted)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_slot(&self, print: u32, is_it: impl Fn(Slot) -> bool) -> Option<(usize, usize)> {
         let mut number = home_of(print);
         loop {

@@ -80,7 +80,10 @@ impl Pending {
                 Kind::Request,
                 evicted + sum(&request) + counts.duplicate.request + late[Kind::Request] + self.requests,
             ),
-            (Kind::Exposure, sum(&exposure) + counts.duplicate.exposure + late[Kind::Exposure] + self.exposures),
+            (
+                Kind::Exposure,
+                sum(&exposure) + counts.duplicate.exposure + late[Kind::Exposure] + self.exposures,
+            ),
             (Kind::Click, sum(&click) + counts.duplicate.click + late[Kind::Click] + self.clicks),
         ];
         for (kind, settled) in settled {

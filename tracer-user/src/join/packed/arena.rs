@@ -223,7 +223,8 @@ impl Arena {
             let was_listed = std::mem::replace(&mut segment.is_listed, false);
             (segment.own, segment.shared) = (Block::default(), None);
             let with_room = &mut self.with_room[class as usize];
-            if was_listed && let Some(position) = with_room.iter().rposition(|listed| *listed as usize == number)
+            if was_listed
+                && let Some(position) = with_room.iter().rposition(|listed| *listed as usize == number)
             {
                 with_room.remove(position);
             }

@@ -157,6 +157,11 @@ impl<L: Borrow<Line>> Head<L> {
         self.has(HAS_REQUEST_AT_BASE)
     }
 
+    pub(in super::super) fn begins_with_its_only_request(&self) -> bool {
+        let flags = self.word(5) >> FLAGS_SHIFT;
+        flags & (HAS_REQUEST_AT_BASE | HAS_REQUEST_ENTRIES) == HAS_REQUEST_AT_BASE
+    }
+
     pub(in super::super) fn request_waits(&self) -> bool {
         self.has(REQUEST_WAITS)
     }
@@ -182,7 +187,8 @@ impl<L: Borrow<Line>> Head<L> {
 
     /// Whether an entry of this time can be added.
     pub(in super::super) fn can_hold(&self, timestamp_ns: u64) -> bool {
-        !self.is_full() && timestamp_ns >= self.base_ns() && timestamp_ns - self.base_ns() <= MAX_SPAN_NS
+        let since_base_ns = timestamp_ns.checked_sub(self.base_ns());
+        !self.is_full() && since_base_ns.is_some_and(|since_base_ns| since_base_ns <= MAX_SPAN_NS)
     }
 
     /// The extents after the head that have entries.
@@ -228,13 +234,12 @@ impl<L: BorrowMut<Line>> Head<L> {
 
     /// There is one more entry.
     fn count(&mut self, Entry { item, tag, .. }: Entry) {
-        let mut flags = 0;
-        if matches!(tag, Tag::ExposureWaits | Tag::ClickWaits) {
-            flags |= HAS_WAITED;
-        }
-        if item.is_missing() {
-            flags |= HAS_REQUEST_ENTRIES;
-        } else {
+        let flags = match tag {
+            Tag::Request | Tag::RequestAgain => HAS_REQUEST_ENTRIES,
+            Tag::ExposureWaits | Tag::ClickWaits => HAS_WAITED,
+            _ => 0,
+        };
+        if flags != HAS_REQUEST_ENTRIES {
             *self.word_mut(6) |= bits_of(item);
         }
         *self.word_mut(5) = (self.word(5) | flags << FLAGS_SHIFT) + (1 << ENTRIES_SHIFT);
@@ -378,11 +383,8 @@ impl Arena {
         head.count(entry);
         head.keep_alive(until_ns);
         let since_base_ns = entry.timestamp_ns - head.base_ns();
-        let (extent, line) = if place.is_first {
-            (self.add_extent(handle, place), 0)
-        } else {
-            head.line_of(handle, place)
-        };
+        let (extent, line) =
+            if place.is_first { (self.add_extent(handle, place), 0) } else { head.line_of(handle, place) };
         self.line_mut(extent, line).put(usize::from(place.lane), entry.item, entry.tag, since_base_ns);
         number as u8
     }

@@ -16,7 +16,7 @@ impl Engine {
             let handle = self.arena.new_group(request, timestamp_ns, false, None);
             self.index.insert(request, Place::Packed(handle));
             self.look_at(handle, self.remembered_until_ns(Tag::Click, timestamp_ns));
-            let is_taken = self.take_packed_at(handle, event, out);
+            let is_taken = self.take_packed(handle, event, out);
             debug_assert!(is_taken, "a new group can hold its first entry");
             return;
         }
@@ -29,36 +29,49 @@ impl Engine {
         self.pending.requests += 1;
     }
 
-    /// Takes an event in order, whose group is at this place. Returns `false`, and has done nothing, when the group must
-    /// be opened for it.
-    #[inline(never)]
-    pub(in super::super) fn take_packed_at(
+    /// Takes most of all events in order: an exposure of an item that is new to the group, whose request came first and
+    /// only once. `place` is where the group may be. Returns `false`, and has done nothing, when it is another event;
+    /// `take_packed` does the same for this one.
+    #[inline(always)]
+    pub(in super::super) fn take_usual(
         &mut self,
-        handle: Handle,
+        place: Handle,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
-        self.take_packed(handle, self.arena.head(handle), event, out)
+        let JoinEvent { timestamp_ns, item, labels, kind, .. } = *event;
+        let is_usual = |head: &Head| {
+            kind == Kind::Exposure
+                && !item.is_missing()
+                && head.begins_with_its_only_request()
+                && !head.may_have(item)
+                && head.can_hold(timestamp_ns)
+                && timestamp_ns - head.base_ns() <= self.config.exposure_window_ns
+        };
+        let Some(head) = self.arena.head_if_of(place, event.request).filter(is_usual) else { return false };
+        if head.request_waits() {
+            self.stop_waiting(place, out);
+        }
+        self.add_entry(place, Entry { timestamp_ns, item, tag: Tag::Exposure(TripleOutcome::Complete) });
+        let delay_ns = timestamp_ns - head.base_ns();
+        out.push(exposure_link(LinkOutcome::Linked, Subject::at(timestamp_ns), Some(delay_ns), labels));
+        true
     }
 
-    /// The same for a group with this head.
-    //
-    // All that happens to nearly every event is inlined into one function, which then has the head in registers. What
-    // happens seldom reads it again.
-    #[inline(always)]
+    /// Takes an event in order, whose group is at this place. Returns `false`, and has done nothing, when the group must
+    /// be opened for it.
     pub(in super::super) fn take_packed(
         &mut self,
         handle: Handle,
-        head: Head,
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
-        if !head.can_hold(event.timestamp_ns) {
+        if !self.arena.head(handle).can_hold(event.timestamp_ns) {
             return false;
         }
         match event.kind {
             Kind::Request => self.repeat_request(handle, event, out),
-            Kind::Exposure => self.add_exposure(handle, head, event, out),
+            Kind::Exposure => self.add_exposure(handle, event, out),
             Kind::Click => self.add_click(handle, event, out),
             Kind::Report => false,
         }
@@ -68,7 +81,7 @@ impl Engine {
     fn repeat_request(&mut self, handle: Handle, event: &JoinEvent, out: &mut Vec<Decision>) -> bool {
         let JoinEvent { timestamp_ns, labels, .. } = *event;
         let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
-        if self.latest_request(handle, |tag| tag == Tag::Request) < Some(from_ns) {
+        if self.latest_request(handle, from_ns, |tag| tag == Tag::Request).is_none() {
             return false;
         }
         let entry = Entry { timestamp_ns, item: ItemPrint::MISSING, tag: Tag::RequestAgain };
@@ -77,42 +90,35 @@ impl Engine {
         true
     }
 
-    #[inline(always)]
-    fn add_exposure(
-        &mut self,
-        handle: Handle,
-        head: Head,
-        event: &JoinEvent,
-        out: &mut Vec<Decision>,
-    ) -> bool {
+    fn add_exposure(&mut self, handle: Handle, event: &JoinEvent, out: &mut Vec<Decision>) -> bool {
         let JoinEvent { timestamp_ns, labels, item, .. } = *event;
-        if head.may_have(item)
-            && let Some(is_taken) = self.repeat_exposure(handle, event, out)
-        {
-            return is_taken;
-        }
-        let request_ns = if head.has_request_entries() {
-            self.latest_request(handle, |_| true)
-        } else {
-            head.has_request_at_base().then_some(head.base_ns())
-        };
         let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
-        let request_ns = request_ns.filter(|request_ns| *request_ns >= from_ns);
-        if head.request_waits() {
-            self.expose_packed_request(handle, out);
-        }
-        let tag = match request_ns {
-            Some(_) => Tag::Exposure(TripleOutcome::Complete),
-            None => Tag::ExposureWaits,
+        let (opened_ns, click_waits) = self.exposure_of(handle, item);
+        let (tag, outcome) = match opened_ns {
+            // The click can be linked now.
+            _ if click_waits => return false,
+            // Not within the window of the earlier one: a second exposure of the item.
+            Some(opened_ns) if timestamp_ns - opened_ns > self.config.click_window_ns => return false,
+            Some(_) => (Tag::ExposureAgain, Some(Outcome::Duplicate { kind: Kind::Exposure, labels })),
+            None => match self.latest_request(handle, from_ns, |_| true) {
+                Some(request_ns) => {
+                    let link = exposure_link(
+                        LinkOutcome::Linked,
+                        Subject::at(timestamp_ns),
+                        Some(timestamp_ns - request_ns),
+                        labels,
+                    );
+                    (Tag::Exposure(TripleOutcome::Complete), Some(link))
+                }
+                None => (Tag::ExposureWaits, None),
+            },
         };
+        if self.arena.head(handle).request_waits() {
+            self.stop_waiting(handle, out);
+        }
         let number = self.add_entry(handle, Entry { timestamp_ns, item, tag });
-        match request_ns {
-            Some(request_ns) => out.push(exposure_link(
-                LinkOutcome::Linked,
-                Subject::at(timestamp_ns),
-                Some(timestamp_ns - request_ns),
-                labels,
-            )),
+        match outcome {
+            Some(outcome) => out.push(outcome),
             None => {
                 self.pending.exposures += 1;
                 self.await_match(handle, number, timestamp_ns, labels);
@@ -121,41 +127,10 @@ impl Engine {
         true
     }
 
-    /// An exposure whose item may have entries: whether it was taken, or `None` when it is a new one.
+    /// The request at the base has an exposure. While it waits, its window has not run out, and it is not after the
+    /// exposure.
     #[inline(never)]
-    fn repeat_exposure(
-        &mut self,
-        handle: Handle,
-        event: &JoinEvent,
-        out: &mut Vec<Decision>,
-    ) -> Option<bool> {
-        let JoinEvent { timestamp_ns, labels, item, .. } = *event;
-        let (mut opened_ns, mut click_waits) = (None, false);
-        self.arena.for_each_of(handle, item, |seen_ns, tag| match tag {
-            Tag::Exposure(_) | Tag::ExposureWaits => opened_ns = Some(seen_ns),
-            Tag::ClickWaits => click_waits = true,
-            _ => {}
-        });
-        // The click can be linked now.
-        if click_waits {
-            return Some(false);
-        }
-        // Not within the window of the earlier one: a second exposure of the item.
-        if timestamp_ns - opened_ns? > self.config.click_window_ns {
-            return Some(false);
-        }
-        if self.arena.head(handle).request_waits() {
-            self.expose_packed_request(handle, out);
-        }
-        self.add_entry(handle, Entry { timestamp_ns, item, tag: Tag::ExposureAgain });
-        out.push(Outcome::Duplicate { kind: Kind::Exposure, labels });
-        Some(true)
-    }
-
-    /// An exposure has come that the request at the base was waiting for. Its window has not run out then, and the
-    /// request is not after the exposure.
-    #[cold]
-    fn expose_packed_request(&mut self, handle: Handle, out: &mut Vec<Decision>) {
+    fn stop_waiting(&mut self, handle: Handle, out: &mut Vec<Decision>) {
         let mut head = self.arena.head_mut(handle);
         let labels = head.labels();
         head.stop_waiting();
@@ -163,7 +138,6 @@ impl Engine {
         out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels });
     }
 
-    #[inline(never)]
     fn add_click(&mut self, handle: Handle, event: &JoinEvent, out: &mut Vec<Decision>) -> bool {
         let JoinEvent { timestamp_ns, labels, item, .. } = *event;
         let from_ns = timestamp_ns.saturating_sub(self.config.click_window_ns);
@@ -212,9 +186,26 @@ impl Engine {
         true
     }
 
-    /// The time of the latest of these sightings of the request.
-    #[inline(never)]
-    fn latest_request(&self, handle: Handle, is_asked_for: impl Fn(Tag) -> bool) -> Option<u64> {
+    /// The time of the item's exposure, and whether a click waits for one.
+    fn exposure_of(&self, handle: Handle, item: ItemPrint) -> (Option<u64>, bool) {
+        let (mut opened_ns, mut click_waits) = (None, false);
+        if self.arena.head(handle).may_have(item) {
+            self.arena.for_each_of(handle, item, |seen_ns, tag| match tag {
+                Tag::Exposure(_) | Tag::ExposureWaits => opened_ns = Some(seen_ns),
+                Tag::ClickWaits => click_waits = true,
+                _ => {}
+            });
+        }
+        (opened_ns, click_waits)
+    }
+
+    /// The time of the latest of these sightings of the request, at `from_ns` or later.
+    fn latest_request(
+        &self,
+        handle: Handle,
+        from_ns: u64,
+        is_asked_for: impl Fn(Tag) -> bool,
+    ) -> Option<u64> {
         let head = self.arena.head(handle);
         let at_base = head.has_request_at_base() && is_asked_for(Tag::Request);
         let mut latest_ns = at_base.then(|| head.base_ns());
@@ -225,7 +216,7 @@ impl Engine {
                 }
             });
         }
-        latest_ns
+        latest_ns.filter(|seen_ns| *seen_ns >= from_ns)
     }
 
     #[inline(always)]

@@ -174,7 +174,9 @@ impl Engine {
     pub(in super::super) fn forget_dead_waits(&mut self) -> usize {
         let Self { arena, waits, new_requests, waiting_requests, waiting_entries, .. } = self;
         let waits_since = |request_ns: u64, handle: &Handle| {
-            arena.head_if_live(*handle).is_some_and(|head| head.base_ns() == request_ns && head.request_waits())
+            arena
+                .head_if_live(*handle)
+                .is_some_and(|head| head.base_ns() == request_ns && head.request_waits())
         };
         waiting_requests.retain(waits_since);
         waiting_entries.retain(|timestamp_ns, (handle, number)| {

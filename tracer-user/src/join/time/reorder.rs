@@ -4,7 +4,10 @@
 //! the watermark comes to it. Not the events are sorted but a number for each of them, and they are moved once, on
 //! their way out.
 
-#![expect(clippy::cast_possible_truncation, reason = "positions are below the number of buckets or of events")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "positions are below the number of buckets or of events"
+)]
 
 use std::collections::BTreeMap;
 
@@ -142,7 +145,9 @@ impl Reorder {
         };
         while out.len() < most && self.seek(end) {
             let is_whole = match until {
-                Until::Before(time_ns) if self.first == end && self.bucket_begin_ns(time_ns) == time_ns => return,
+                Until::Before(time_ns) if self.first == end && self.bucket_begin_ns(time_ns) == time_ns => {
+                    return;
+                }
                 Until::Before(_) => self.first < end,
                 Until::TheEnd => true,
             };
@@ -322,4 +327,82 @@ impl Order {
 
 fn position_of(number: u64) -> usize {
     (number % BUCKETS as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Kind;
+    use crate::join::{Fingerprinter, LabelsKey};
+
+    /// Events of few times, so that ties of every kind are among them; `pid` is the number of arrival.
+    fn events(count: u32) -> Vec<JoinEvent> {
+        let prints = Fingerprinter::random();
+        let mut random = 1_u64;
+        let mut below = |bound: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % bound
+        };
+        let event = |number: u32| JoinEvent {
+            timestamp_ns: 1_000_000 + u64::from(number / 16) * 20 + below(300),
+            request: prints.request("r"),
+            item: prints.item("i"),
+            source: prints.source("s"),
+            pid: number,
+            labels: LabelsKey(0),
+            kind: Kind::ALL[usize::try_from(below(4)).expect("below four")],
+            wants_report: false,
+        };
+        (0..count).map(event).collect()
+    }
+
+    fn sorted(mut events: Vec<JoinEvent>) -> Vec<JoinEvent> {
+        events.sort_by_key(|event| (event.timestamp_ns, event.kind, event.pid));
+        events
+    }
+
+    #[test]
+    fn events_come_out_in_order_however_they_are_taken() {
+        // From buckets shorter than the time between two events to one for all of them.
+        for wait_ns in [1, 20_000, 1_000_000, 1 << 50] {
+            let all = events(2000);
+            let (mut reorder, mut taken) = (Reorder::new(wait_ns), Vec::new());
+            for (number, event) in all.iter().enumerate() {
+                reorder.push(event);
+                // Nothing that is pushed later is before this.
+                let until_ns = event.timestamp_ns.saturating_sub(300);
+                match number % 7 {
+                    0 => reorder.take(Until::Before(until_ns), taken.len() + 5, &mut taken),
+                    3 => {
+                        reorder.take(Until::Before(reorder.bucket_begin_ns(until_ns)), usize::MAX, &mut taken)
+                    }
+                    5 if number % 5 == 0 => reorder.take(Until::Before(until_ns), usize::MAX, &mut taken),
+                    _ => {}
+                }
+                if number % 501 == 500 {
+                    let before = reorder.events();
+                    let mut again = Reorder::new(wait_ns);
+                    before.iter().for_each(|event| again.push(event));
+                    assert_eq!(before.len() + taken.len(), number + 1);
+                    assert_eq!(again.middle_ns(), reorder.middle_ns(), "{wait_ns} {number}");
+                    reorder = again;
+                }
+            }
+            reorder.take(Until::TheEnd, usize::MAX, &mut taken);
+            assert!(reorder.is_empty());
+            assert_eq!(taken, sorted(all), "{wait_ns}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_too_wide_for_keys_is_put_in_order_all_the_same() {
+        let all = events(100);
+        for width_bits in [MAX_WIDTH_BITS, u64::BITS - 8] {
+            let (mut order, mut bucket) = (Order::default(), all.clone());
+            order.sort(&mut bucket, width_bits);
+            let in_order: Vec<JoinEvent> =
+                order.left().iter().map(|key| bucket[order.index_of(*key)]).collect();
+            assert_eq!(in_order, sorted(all.clone()), "{width_bits}");
+        }
+    }
 }
