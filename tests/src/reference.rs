@@ -113,6 +113,8 @@ struct Click {
     waits_for_report: bool,
     /// The exposure that its triple waits for.
     triple_waits_for: Option<usize>,
+    /// A sighting before it, which it would have been linked to, may have been evicted.
+    may_lack_sighting: bool,
 }
 
 struct Reference {
@@ -293,6 +295,7 @@ impl Reference {
                 Reports::Services(services) => services.contains(&labels.service),
             },
             triple_waits_for: None,
+            may_lack_sighting: false,
             labels,
         });
     }
@@ -398,9 +401,11 @@ impl Reference {
                 && sighting.process == click.process
                 && (click.at..=until).contains(&sighting.at)
         });
-        if let (true, Some((_, exposure))) = (waits_for_exposure, sighting) {
+        if let (true, Some((sighted_at, exposure))) = (waits_for_exposure, sighting) {
             self.clicks[index].waits_for_exposure = false;
             self.clicks[index].triple_waits_for = Some(exposure);
+            // Of the sightings before it, any that was evicted would have been a better one.
+            self.clicks[index].may_lack_sighting = sighted_at > at && self.is_in_doubt(Kind::Exposure, at);
             self.link(Edge::ExposureClick, at, LinkOutcome::Linked, delay, Arc::clone(&labels));
         }
         if waits_for_report && reported {
@@ -498,9 +503,9 @@ impl Reference {
 
     fn release_triples(&mut self) {
         for index in 0..self.clicks.len() {
-            let is_in_doubt =
-                self.clicks[index].follows_doubt || self.is_in_doubt(Kind::Click, self.clicks[index].at);
+            let is_in_doubt = self.is_in_doubt(Kind::Click, self.clicks[index].at);
             let click = &mut self.clicks[index];
+            let is_in_doubt = is_in_doubt || click.follows_doubt || click.may_lack_sighting;
             if let Some(exposure) = click.triple_waits_for
                 && let Some(outcome) = self.exposures[exposure].triple
             {

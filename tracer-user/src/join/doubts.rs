@@ -32,6 +32,12 @@ impl Doubts {
         click_ns.saturating_sub(config.click_window_ns) < self.clicks_ns
     }
 
+    /// A click at this time that is linked to this sighting may have lost a better one: of those before it, any would
+    /// have been.
+    pub(super) fn may_lack_a_sighting(&self, config: &JoinConfig, click_ns: u64, sighted_ns: u64) -> bool {
+        sighted_ns > click_ns && click_ns.saturating_sub(config.click_window_ns) < self.exposures_ns
+    }
+
     /// The triple of a click at this time, when the exposure that it is linked to makes this of it.
     pub(super) fn triple(&self, config: &JoinConfig, click_ns: u64, outcome: TripleOutcome) -> TripleOutcome {
         if outcome == TripleOutcome::Broken && self.is_click_in_doubt(config, click_ns) {

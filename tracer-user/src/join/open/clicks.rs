@@ -65,7 +65,8 @@ impl Engine {
             sighting.and_then(|(sighted_ns, opened_ns)| Some((sighted_ns, exposures.get_mut(opened_ns)?)));
         if let Some((sighted_ns, exposure)) = exposure {
             out.push(linked_click(click_ns, sighted_ns, labels));
-            let click = Linked { click_ns, labels, follows_doubt };
+            let lacks_sighting = self.doubts.may_lack_a_sighting(&self.config, click_ns, sighted_ns);
+            let click = Linked { click_ns, labels, is_doubtful: follows_doubt || lacks_sighting };
             match &mut exposure.fate {
                 Fate::Waiting { clicks, .. } => {
                     clicks.push(click);
@@ -151,7 +152,7 @@ impl Linked {
         outcome: TripleOutcome,
     ) -> Decision {
         let outcome = match doubts.triple(config, self.click_ns, outcome) {
-            TripleOutcome::Broken if self.follows_doubt => TripleOutcome::Unseen,
+            TripleOutcome::Broken if self.is_doubtful => TripleOutcome::Unseen,
             outcome => outcome,
         };
         Outcome::Triple { outcome, subject: triple(self.click_ns, request, item), labels: self.labels }

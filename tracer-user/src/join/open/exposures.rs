@@ -133,7 +133,8 @@ impl Engine {
         for (click_ns, Waiting { labels, follows_doubt, .. }) in waiting_clicks.drain_in(from_ns, to_ns) {
             completed += 1;
             out.push(linked_click(click_ns, sighted_ns, labels));
-            let click = Linked { click_ns, labels, follows_doubt };
+            let lacks_sighting = self.doubts.may_lack_a_sighting(&self.config, click_ns, sighted_ns);
+            let click = Linked { click_ns, labels, is_doubtful: follows_doubt || lacks_sighting };
             match &mut exposure.fate {
                 Fate::Waiting { clicks, .. } => {
                     clicks.push(click);

@@ -104,7 +104,8 @@ pub(super) type FollowsDoubt = bool;
 pub(super) struct Linked {
     pub(super) click_ns: u64,
     pub(super) labels: LabelsKey,
-    pub(super) follows_doubt: FollowsDoubt,
+    /// It follows doubt, or may lack the sighting that it belongs to: the exposure cannot break its triple.
+    pub(super) is_doubtful: bool,
 }
 
 /// An exposure that is not a duplicate.

@@ -4,10 +4,15 @@ use super::*;
 
 /// A join that has evicted everything up to T, when it saw an exposure and a click of the pair.
 fn evicted_at_t(config: JoinConfig) -> Join {
+    evicted_after(config, &[request(T), exposure(T), click(T)])
+}
+
+/// A join that saw these events at T and has evicted everything up to then.
+fn evicted_after(config: JoinConfig, events: &[Event]) -> Join {
     let mut join = Join::new(config);
     let mut outcomes = Vec::new();
-    for event in [request(T), exposure(T), click(T)] {
-        join.push(event, &mut outcomes);
+    for event in events {
+        join.push(event.clone(), &mut outcomes);
     }
     join.heartbeat(&"node-a".into(), T + 1, &mut outcomes);
     join.evict_until(T, &mut outcomes);
@@ -63,6 +68,19 @@ fn reaches_the_triples_of_a_doubtful_click() {
         &[&outcomes_of_clicks[..], &["request_exposure orphan", "exposure_click linked 5", "triple unseen"]]
             .concat(),
     );
+}
+
+/// In truth the click is linked to the exposure that was evicted and not to the one after it, which is new and no
+/// repetition, and has no request indeed.
+#[test]
+fn reaches_the_triple_of_a_click_that_would_have_been_linked_to_what_was_evicted() {
+    let join = || evicted_after(config(), &[request(T), exposure(T)]);
+    let linked = ["request_exposure orphan", "exposure_click linked 0"];
+    let outcomes = [&linked[..], &["triple unseen"]].concat();
+    check_join(join(), [click(T + 200), exposure(T + 205)], &outcomes);
+    // The window of this one does not reach back so far.
+    let outcomes = [&linked[..], &["triple broken"]].concat();
+    check_join(join(), [click(T + 201), exposure(T + 205)], &outcomes);
 }
 
 /// After a pause of more than the click window everybody agrees on what is new.
