@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::line::Line;
+use crate::join::prefetch::prefetch;
 
 /// Lines in a segment: 64 KiB, which takes about 10 us to copy.
 pub(in super::super) const SEGMENT_LINES: usize = 1 << OFFSET_BITS;
@@ -203,6 +204,9 @@ impl Arena {
             let next = lines[0].0[0] as u16;
             lines.fill(Line::ZERO);
             segment.free = next;
+            // The next one will be written soon.
+            let ahead = segment.own.get(usize::from(next)..).unwrap_or_default();
+            ahead.iter().take(class.lines()).for_each(prefetch);
             offset
         };
         segment.live += 1;

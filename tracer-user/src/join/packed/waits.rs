@@ -53,6 +53,9 @@ impl Engine {
         let is_due = |request_ns: &u64| until.is_due(request_ns.saturating_add(window_ns));
         while let Some((request_ns, handle)) = self.new_requests.pop_entry_if(is_due) {
             self.judge_packed_request(request_ns, handle, out);
+            if let Some(next) = self.new_requests.next() {
+                self.arena.prefetch_head(*next);
+            }
         }
         while let Some((request_ns, handle)) = self.waiting_requests.pop_entry_if(is_due) {
             self.judge_packed_request(request_ns, handle, out);

@@ -35,6 +35,11 @@ impl<K: Ord + Copy, V> Queue<K, V> {
         in_order.into_iter().chain(out_of_order).min()
     }
 
+    /// What probably comes next.
+    pub(in super::super) fn next(&self) -> Option<&V> {
+        self.in_order.front().map(|entry| &entry.value)
+    }
+
     pub(in super::super) fn len(&self) -> usize {
         self.in_order.len() + self.out_of_order.len()
     }
