@@ -18,7 +18,7 @@ use crate::join::event::JoinEvent;
 const BUCKETS: usize = 4096;
 /// The longest usual wait spans this many buckets, so that the ring has room for sources that are far
 /// behind the newest one.
-const BUCKETS_PER_WAIT: u64 = 256;
+const BUCKETS_PER_WAIT: u64 = 128;
 /// Room for more events than this is not kept when a bucket has been emptied.
 const MAX_KEPT: usize = 1024;
 /// Emptied buckets whose room is kept for the next ones. The last one emptied is used first: it is
