@@ -20,7 +20,7 @@ const BUCKETS: usize = 4096;
 /// behind the newest one.
 const BUCKETS_PER_WAIT: u64 = 128;
 /// Room for more events than this is not kept when a bucket has been emptied.
-const MAX_KEPT: usize = 1024;
+const MAX_KEPT: usize = 256;
 /// Emptied buckets whose room is kept for the next ones. The last one emptied is used first: it is
 /// still in the cache.
 const MAX_SPARE: usize = 64;
@@ -226,9 +226,10 @@ impl Reorder {
     /// Every event: pushing them again gives the same buffer.
     pub(in super::super) fn events(&mut self) -> Vec<JoinEvent> {
         self.order.forget_taken(&mut self.ring[position_of(self.first)]);
-        let ring =
-            (0..BUCKETS as u64).flat_map(|step| &self.ring[position_of(self.first.wrapping_add(step))]);
-        ring.chain(self.beyond.values().flatten()).copied().collect()
+        let mut events = Vec::with_capacity(self.in_ring + self.in_beyond);
+        let ring = (0..BUCKETS as u64).map(|step| &self.ring[position_of(self.first.wrapping_add(step))]);
+        ring.chain(self.beyond.values()).for_each(|bucket| events.extend_from_slice(bucket));
+        events
     }
 
     /// Moves what the ring has come to reach into it.
