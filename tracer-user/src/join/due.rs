@@ -15,13 +15,15 @@ pub(super) const BATCH: usize = 24;
 #[derive(Debug)]
 pub(super) struct Batch {
     events: Vec<JoinEvent>,
+    /// The page of the index that the group of an event is in, unless that is split meanwhile.
+    pages: [u32; BATCH],
     /// Where the group of an event probably is, if it is a packed one.
     guesses: [Handle; BATCH],
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { events: Vec::new(), guesses: [Handle::NONE; BATCH] }
+        Self { events: Vec::new(), pages: [0; BATCH], guesses: [Handle::NONE; BATCH] }
     }
 }
 
@@ -65,14 +67,14 @@ impl Due {
         for (event, guess) in next.iter() {
             arena.prefetch_entries(guess, event.item);
         }
-        for (event, guess) in second.events.iter().zip(&mut second.guesses) {
-            if let Some(Place::Packed(handle)) = index.guess(event.request) {
+        for ((event, page), guess) in second.events.iter().zip(second.pages).zip(&mut second.guesses) {
+            if let Some(Place::Packed(handle)) = index.guess(page, event.request) {
                 arena.prefetch_head(handle);
                 *guess = handle;
             }
         }
-        for event in &last.events {
-            index.prefetch(event.request);
+        for (event, page) in last.events.iter().zip(&mut last.pages) {
+            *page = index.prefetch(event.request);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Where the group of a request id is: a hash table of pages that grows one page at a time.
 //!
 //! Extendible hashing: the first bits of a fingerprint choose a page by way of a directory, and a page
-//! that gets full is split in two. So no step ever moves more than one page of 4 KiB, and a directory
-//! of 4 bytes per page when that has to double. The last bits choose a bucket of the page, which is a cache line; what
+//! that gets full is split in two. So no step ever moves more than one page of 4 KiB, clears memory for 15 more, and
+//! moves a directory of 4 bytes per page when that has to double. The last bits choose a bucket of the page, which is a cache line; what
 //! has no room there is in the next one. So nearly always one line is read, and nothing depends on how many slots
 //! of it are in use.
 //!
@@ -11,6 +11,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "slots and pages are numbered in fewer bits than 32")]
 
+use super::block::{BLOCK_BYTES, Block};
 use super::event::RequestPrint;
 use super::packed::arena::Handle;
 use super::prefetch::prefetch;
@@ -43,17 +44,26 @@ pub(super) struct Index {
     /// Bits that choose a page.
     depth: u32,
     directory: Vec<u32>,
-    pages: Vec<Page>,
+    blocks: Vec<Block<Page, BLOCK_PAGES>>,
+    /// Of each page.
+    uses: Vec<Use>,
     len: usize,
 }
 
-#[derive(Debug)]
-struct Page {
+/// What a page is used for.
+#[derive(Debug, Clone, Copy)]
+struct Use {
     /// Fingerprints in it agree in this many first bits.
     depth: u32,
-    used: usize,
-    buckets: Box<[Bucket; BUCKETS]>,
+    /// Slots that are used.
+    slots: usize,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct Page([Bucket; BUCKETS]);
+
+/// Pages in a block of memory.
+const BLOCK_PAGES: usize = BLOCK_BYTES / size_of::<Page>();
 
 /// The slots that are used come first.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +83,8 @@ struct Slot {
 
 impl Default for Index {
     fn default() -> Self {
-        Self { depth: 0, directory: vec![0], pages: vec![Page::new(0)], len: 0 }
+        let blocks = vec![Block::filled(Page::EMPTY)];
+        Self { depth: 0, directory: vec![0], blocks, uses: vec![Use { depth: 0, slots: 0 }], len: 0 }
     }
 }
 
@@ -84,115 +95,126 @@ impl Index {
 
     /// What it takes, free slots included.
     pub(super) fn bytes(&self) -> u64 {
-        let pages =
-            self.pages.len() * size_of::<[Bucket; BUCKETS]>() + self.pages.capacity() * size_of::<Page>();
-        (pages + self.directory.capacity() * 4) as u64
+        let about = self.uses.capacity() * size_of::<Use>() + self.directory.capacity() * size_of::<u32>();
+        (self.blocks.len() * BLOCK_BYTES + about) as u64
     }
 
     /// The place of a group among those that `is_it` is asked about.
     pub(super) fn find(&self, request: RequestPrint, is_it: impl Fn(Place) -> bool) -> Option<Place> {
         let print = print_of(request);
-        self.page_of(print).find(print, is_it)
+        self.page(self.page_of(print)).find(print, is_it)
     }
 
-    /// Has the bucket fetched where a group is looked for first.
-    pub(super) fn prefetch(&self, request: RequestPrint) {
+    /// Has the bucket fetched where a group is looked for first. Returns the number of its page.
+    #[inline]
+    pub(super) fn prefetch(&self, request: RequestPrint) -> u32 {
         let print = print_of(request);
-        prefetch(&self.page_of(print).buckets[home_of(print)]);
+        let page = self.page_of(print);
+        prefetch(&self.page(page).0[home_of(print)]);
+        page
     }
 
-    /// The place of what is probably the group.
+    /// The place of what is probably the group, if it still is in the page of this number.
     #[inline(always)]
-    pub(super) fn guess(&self, request: RequestPrint) -> Option<Place> {
-        let print = print_of(request);
-        self.page_of(print).find(print, |_| true)
+    pub(super) fn guess(&self, page: u32, request: RequestPrint) -> Option<Place> {
+        self.page(page).find(print_of(request), |_| true)
     }
 
     /// Adds a group that is not there.
     pub(super) fn insert(&mut self, request: RequestPrint, place: Place) {
         let print = print_of(request);
-        while self.page_of(print).used >= MAX_USED {
-            self.split(self.directory[self.entry_of(print)] as usize);
+        while self.uses[self.page_of(print) as usize].slots >= MAX_USED {
+            self.split(self.page_of(print));
         }
-        self.page_of_mut(print).insert(Slot::of(print, place));
+        let page = self.page_of(print);
+        self.insert_into(page, Slot::of(print, place));
         self.len += 1;
     }
 
     /// Says that a group is now elsewhere.
     pub(super) fn replace(&mut self, request: RequestPrint, from: Place, to: Place) {
         let print = print_of(request);
-        let page = self.page_of_mut(print);
+        let page = self.page_mut(self.page_of(print));
         let position = page.position(Slot::of(print, from));
         debug_assert!(position.is_some(), "a group that is not in the index");
         if let Some((bucket, slot)) = position {
-            page.buckets[bucket].set(slot, Slot::of(print, to));
+            page.0[bucket].set(slot, Slot::of(print, to));
         }
     }
 
     pub(super) fn remove(&mut self, request: RequestPrint, place: Place) {
         let print = print_of(request);
-        let page = self.page_of_mut(print);
+        let number = self.page_of(print);
+        let page = self.page_mut(number);
         let position = page.position(Slot::of(print, place));
         debug_assert!(position.is_some(), "a group that is not in the index");
         if let Some((bucket, slot)) = position {
             page.remove(bucket, slot);
+            self.uses[number as usize].slots -= 1;
             self.len -= 1;
         }
     }
 
-    fn entry_of(&self, print: u32) -> usize {
-        (print >> (PRINT_BITS - self.depth)) as usize
+    /// The number of the page for these bits.
+    #[inline]
+    fn page_of(&self, print: u32) -> u32 {
+        self.directory[(print >> (PRINT_BITS - self.depth)) as usize]
     }
 
-    fn page_of(&self, print: u32) -> &Page {
-        &self.pages[self.directory[self.entry_of(print)] as usize]
+    #[inline]
+    fn page(&self, number: u32) -> &Page {
+        &self.blocks[number as usize / BLOCK_PAGES][number as usize % BLOCK_PAGES]
     }
 
-    fn page_of_mut(&mut self, print: u32) -> &mut Page {
-        let entry = self.entry_of(print);
-        &mut self.pages[self.directory[entry] as usize]
+    fn page_mut(&mut self, number: u32) -> &mut Page {
+        &mut self.blocks[number as usize / BLOCK_PAGES][number as usize % BLOCK_PAGES]
     }
 
-    fn split(&mut self, number: usize) {
-        let depth = self.pages[number].depth + 1;
+    fn insert_into(&mut self, page: u32, slot: Slot) {
+        self.page_mut(page).insert(slot);
+        self.uses[page as usize].slots += 1;
+    }
+
+    fn split(&mut self, number: u32) {
+        let depth = self.uses[number as usize].depth + 1;
         if depth > self.depth {
             self.directory = self.directory.iter().flat_map(|page| [*page, *page]).collect();
             self.depth += 1;
         }
-        let before = std::mem::replace(&mut self.pages[number], Page::new(depth));
-        let mut other = Page::new(depth);
-        for slot in before.buckets.iter().flat_map(Bucket::used) {
-            let goes_over = slot.print() >> (PRINT_BITS - depth) & 1 == 1;
-            if goes_over { &mut other } else { &mut self.pages[number] }.insert(slot);
+        let other = self.uses.len() as u32;
+        if self.uses.len().is_multiple_of(BLOCK_PAGES) {
+            self.blocks.push(Block::filled(Page::EMPTY));
         }
-        let other_number = self.pages.len();
-        self.pages.push(other);
+        self.uses[number as usize] = Use { depth, slots: 0 };
+        self.uses.push(Use { depth, slots: 0 });
+        let before = std::mem::replace(self.page_mut(number), Page::EMPTY);
+        for slot in before.0.iter().flat_map(Bucket::used) {
+            let goes_over = slot.print() >> (PRINT_BITS - depth) & 1 == 1;
+            self.insert_into(if goes_over { other } else { number }, slot);
+        }
         // The entries that lead to the page are in one run; the second half of them leads over.
         let run = 1 << (self.depth - depth);
-        let first = self.directory.iter().position(|page| *page as usize == number).unwrap_or(0);
-        self.directory[first + run..first + 2 * run].fill(other_number as u32);
+        let first = self.directory.iter().position(|page| *page == number).unwrap_or(0);
+        self.directory[first + run..first + 2 * run].fill(other);
     }
 }
 
 impl Page {
-    fn new(depth: u32) -> Self {
-        Self { depth, used: 0, buckets: Box::new([Bucket::EMPTY; BUCKETS]) }
-    }
+    const EMPTY: Self = Self([Bucket::EMPTY; BUCKETS]);
 
     fn insert(&mut self, slot: Slot) {
         let mut bucket = home_of(slot.print());
-        while self.buckets[bucket].is_full() {
+        while self.0[bucket].is_full() {
             bucket = (bucket + 1) % BUCKETS;
         }
-        self.buckets[bucket].push(slot);
-        self.used += 1;
+        self.0[bucket].push(slot);
     }
 
     /// The place among the slots with these bits that `is_it` is asked about.
     #[inline(always)]
     fn find(&self, print: u32, is_it: impl Fn(Place) -> bool) -> Option<Place> {
         let (bucket, position) = self.find_slot(print, |slot| is_it(slot.place()))?;
-        Some(self.buckets[bucket].get(position).place())
+        Some(self.0[bucket].get(position).place())
     }
 
     /// The bucket of a slot, and its position there.
@@ -204,7 +226,7 @@ impl Page {
     fn find_slot(&self, print: u32, is_it: impl Fn(Slot) -> bool) -> Option<(usize, usize)> {
         let mut number = home_of(print);
         loop {
-            let bucket = &self.buckets[number];
+            let bucket = &self.0[number];
             let mut positions = bucket.positions_of(print);
             while positions != 0 {
                 let position = (positions.trailing_zeros() / u8::BITS) as usize;
@@ -223,19 +245,18 @@ impl Page {
     /// Removes a slot. Where there was no room for others in its bucket, one of them moves there, so that each is found
     /// from its home again.
     fn remove(&mut self, mut gap: usize, slot: usize) {
-        self.used -= 1;
-        let mut was_full = self.buckets[gap].is_full();
-        self.buckets[gap].remove(slot);
+        let mut was_full = self.0[gap].is_full();
+        self.0[gap].remove(slot);
         let mut next = gap;
         while was_full {
             next = (next + 1) % BUCKETS;
-            was_full = self.buckets[next].is_full();
+            was_full = self.0[next].is_full();
             let from_home = |slot: Slot, bucket: usize| (bucket + BUCKETS - home_of(slot.print())) % BUCKETS;
             let moves = |slot: Slot| from_home(slot, gap) < from_home(slot, next);
-            let position = self.buckets[next].used().position(moves);
+            let position = self.0[next].used().position(moves);
             if let Some(position) = position {
-                let slot = self.buckets[next].remove(position);
-                self.buckets[gap].push(slot);
+                let slot = self.0[next].remove(position);
+                self.0[gap].push(slot);
                 gap = next;
             }
         }

@@ -25,6 +25,7 @@
 //! is in the events and in heartbeats. `run.rs` and `replay` call this; it calls nobody.
 
 mod adapter;
+mod block;
 mod config;
 mod doubts;
 mod due;

@@ -88,8 +88,12 @@ impl SnapshotSegment {
     /// A segment of these words. `None` when they are not as many as they must be.
     pub fn from_words(words: &[u64]) -> Option<Self> {
         let (lines, rest) = words.as_chunks::<LINE_WORDS>();
-        let lines: Block = lines.iter().map(|words| Line(*words)).collect();
-        (rest.is_empty() && lines.len() == SEGMENT_LINES).then(|| Self(Arc::new(lines)))
+        if !rest.is_empty() || lines.len() != SEGMENT_LINES {
+            return None;
+        }
+        let mut block = Block::filled(Line::ZERO);
+        block.iter_mut().zip(lines).for_each(|(line, words)| *line = Line(*words));
+        Some(Self(Arc::new(block)))
     }
 
     /// Its words, eight at a time.

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::line::Line;
+use crate::join::block::{self, BLOCK_BYTES};
 use crate::join::prefetch::prefetch;
 
-/// Lines in a segment: 64 KiB, which takes about 10 us to copy.
+/// Lines in a segment.
 pub(in super::super) const SEGMENT_LINES: usize = 1 << OFFSET_BITS;
 /// The same in bytes.
-pub(in super::super) const SEGMENT_BYTES: u64 = size_of::<Line>() as u64 * SEGMENT_LINES as u64;
+pub(in super::super) const SEGMENT_BYTES: u64 = BLOCK_BYTES as u64;
 const OFFSET_BITS: u32 = 10;
 /// With handles of 32 bits, 256 GiB.
 const MAX_SEGMENTS: usize = 1 << (32 - OFFSET_BITS);
@@ -80,13 +81,13 @@ impl Class {
 }
 
 /// The lines of one segment.
-pub(in super::super) type Block = Box<[Line]>;
+pub(in super::super) type Block = block::Block<Line, SEGMENT_LINES>;
 
 /// A segment, in use or given back. Whoever reads a line looks at `own` first, which nearly always has it.
 #[derive(Debug)]
 struct Segment {
     /// Its lines; none while they are shared, and none when it was given back.
-    own: Block,
+    own: Option<Block>,
     /// Its lines while a snapshot may still read them.
     shared: Option<Arc<Block>>,
     class: Class,
@@ -102,37 +103,38 @@ struct Segment {
 
 impl Segment {
     fn line(&self, number: usize) -> &Line {
-        match self.own.get(number) {
-            Some(line) => line,
+        match &self.own {
+            Some(block) => &block[number],
             None => self.shared_line(number),
         }
     }
 
     #[cold]
     fn shared_line(&self, number: usize) -> &Line {
-        self.shared.as_ref().and_then(|block| block.get(number)).unwrap_or(&Line::ZERO)
+        self.shared.as_ref().map_or(&Line::ZERO, |block| &block[number])
     }
 
-    fn block(&self) -> &[Line] {
-        self.shared.as_ref().map_or(&self.own, |block| block)
+    /// Its lines; none when it was given back.
+    fn lines(&self) -> &[Line] {
+        match (&self.own, &self.shared) {
+            (Some(block), _) => &block[..],
+            (None, Some(block)) => &block[..],
+            (None, None) => &[],
+        }
     }
 
-    fn block_mut(&mut self) -> &mut [Line] {
-        if self.own.is_empty() {
+    /// Its lines, to be changed. Nobody changes what was given back, which has none.
+    fn lines_mut(&mut self) -> &mut [Line; SEGMENT_LINES] {
+        if self.own.is_none() {
             self.take_back();
         }
-        &mut self.own
+        self.own.get_or_insert_with(|| Block::filled(Line::ZERO))
     }
 
     /// Ends the sharing of its lines, which are copied only if the snapshot still reads them.
     #[cold]
     fn take_back(&mut self) {
-        if let Some(mut shared) = self.shared.take() {
-            self.own = match Arc::get_mut(&mut shared) {
-                Some(block) => std::mem::take(block),
-                None => Block::clone(&shared),
-            };
-        }
+        self.own = self.shared.take().map(Arc::unwrap_or_clone);
     }
 }
 
@@ -165,13 +167,13 @@ impl Arena {
 
     /// A line of an extent, to be changed.
     pub(super) fn line_mut(&mut self, handle: Handle, line: usize) -> &mut Line {
-        &mut self.segments[handle.segment()].block_mut()[handle.offset() + line]
+        &mut self.segments[handle.segment()].lines_mut()[handle.offset() + line]
     }
 
     /// The lines of an extent.
     pub(super) fn lines(&self, handle: Handle, class: Class) -> &[Line] {
         let from = handle.offset();
-        &self.segments[handle.segment()].block()[from..from + class.lines()]
+        &self.segments[handle.segment()].lines()[from..from + class.lines()]
     }
 
     /// Whether an extent of this class could begin here, whatever is in it.
@@ -200,12 +202,12 @@ impl Arena {
             usize::from(segment.fresh) - class.lines()
         } else {
             let offset = usize::from(segment.free);
-            let lines = &mut segment.block_mut()[offset..offset + class.lines()];
+            let lines = &mut segment.lines_mut()[offset..offset + class.lines()];
             let next = lines[0].0[0] as u16;
             lines.fill(Line::ZERO);
             segment.free = next;
             // The next one will be written soon.
-            let ahead = segment.own.get(usize::from(next)..).unwrap_or_default();
+            let ahead = segment.lines().get(usize::from(next)..).unwrap_or_default();
             ahead.iter().take(class.lines()).for_each(prefetch);
             offset
         };
@@ -225,7 +227,7 @@ impl Arena {
         segment.live -= 1;
         if segment.live == 0 {
             let was_listed = std::mem::replace(&mut segment.is_listed, false);
-            (segment.own, segment.shared) = (Block::default(), None);
+            (segment.own, segment.shared) = (None, None);
             let with_room = &mut self.with_room[class as usize];
             if was_listed
                 && let Some(position) = with_room.iter().rposition(|listed| *listed as usize == number)
@@ -236,7 +238,7 @@ impl Arena {
             return;
         }
         let next = std::mem::replace(&mut segment.free, handle.offset() as u16);
-        segment.block_mut()[handle.offset()].0[0] = u64::from(next);
+        segment.lines_mut()[handle.offset()].0[0] = u64::from(next);
         if !std::mem::replace(&mut segment.is_listed, true) {
             self.with_room[class as usize].push(number as u32);
         }
@@ -256,8 +258,8 @@ impl Arena {
     /// Lets a snapshot read every segment as it is now.
     pub(in super::super) fn share(&mut self) -> Vec<Option<Arc<Block>>> {
         let share = |segment: &mut Segment| {
-            if !segment.own.is_empty() {
-                segment.shared = Some(Arc::new(std::mem::take(&mut segment.own)));
+            if let Some(block) = segment.own.take() {
+                segment.shared = Some(Arc::new(block));
             }
             segment.shared.clone()
         };
@@ -281,21 +283,20 @@ impl Arena {
         let mut arena = Self::default();
         for (class, block) in classes.iter().zip(blocks) {
             let (class, live) = match (class, &block) {
-                (Some(class), Some(block)) if block.len() == SEGMENT_LINES => (*class, 1),
+                (Some(class), Some(_)) => (*class, 1),
                 (None, None) => (Class::Head, 0),
                 _ => return None,
             };
             let fresh = (class.last_offset() + class.lines()) as u16;
-            let (own, shared) = (Block::default(), block);
             let (free, is_listed) = (NO_OFFSET, false);
-            arena.segments.push(Segment { own, shared, class, live, free, fresh, is_listed });
+            arena.segments.push(Segment { own: None, shared: block, class, live, free, fresh, is_listed });
         }
         Some(arena)
     }
 
     fn add_segment(&mut self, class: Class) -> usize {
         let segment = Segment {
-            own: vec![Line::ZERO; SEGMENT_LINES].into_boxed_slice(),
+            own: Some(Block::filled(Line::ZERO)),
             shared: None,
             class,
             live: 0,

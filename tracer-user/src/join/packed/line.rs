@@ -25,7 +25,7 @@ const WORDS: usize = 8;
 pub(in super::super) struct Line(pub(in super::super) [u64; WORDS]);
 
 impl Line {
-    pub(super) const ZERO: Self = Self([0; WORDS]);
+    pub(in super::super) const ZERO: Self = Self([0; WORDS]);
 
     /// Puts an entry into a lane that is empty.
     #[inline(always)]
