@@ -166,6 +166,7 @@ impl Arena {
     }
 
     /// A line of an extent, to be changed.
+    #[inline(always)]
     pub(super) fn line_mut(&mut self, handle: Handle, line: usize) -> &mut Line {
         &mut self.segments[handle.segment()].lines_mut()[handle.offset() + line]
     }
@@ -188,6 +189,13 @@ impl Arena {
     pub(super) fn first_line_of(&self, handle: Handle, class: Class) -> Option<&Line> {
         let segment = self.segments.get(handle.segment())?;
         (segment.class == class).then(|| segment.line(handle.offset()))
+    }
+
+    /// The same, to be changed, unless it is shared.
+    #[inline(always)]
+    pub(super) fn own_first_line_of(&mut self, handle: Handle, class: Class) -> Option<&mut Line> {
+        let segment = self.segments.get_mut(handle.segment()).filter(|segment| segment.class == class)?;
+        segment.own.as_mut().map(|block| &mut block[handle.offset()])
     }
 
     /// A new extent of zeros.

@@ -100,6 +100,13 @@ pub(in super::super) struct Entry {
     pub(in super::super) tag: Tag,
 }
 
+/// What a group was like that an exposure was added to.
+pub(super) struct Added {
+    pub(super) base_ns: u64,
+    /// Labels of the request at the base, if it waited.
+    pub(super) waited: Option<LabelsKey>,
+}
+
 /// The head of a group, read and changed where it is, or a copy of it.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Head<L = Line>(L);
@@ -233,6 +240,7 @@ impl<L: BorrowMut<Line>> Head<L> {
     }
 
     /// There is one more entry.
+    #[inline(always)]
     fn count(&mut self, Entry { item, tag, .. }: Entry) {
         let flags = match tag {
             Tag::Request | Tag::RequestAgain => HAS_REQUEST_ENTRIES,
@@ -370,6 +378,39 @@ impl Arena {
         for (extent, _) in head.extents_in_use() {
             prefetch(self.line(extent, 0));
         }
+    }
+
+    /// Adds an exposure to the group at this place and remembers it until `until_ns`, if it is of this request id, can hold
+    /// the entry, and `is_wanted` says so of its head. The request at its base then waits no longer. Does nothing, also
+    /// while the group is shared with a snapshot, and returns `None` otherwise.
+    #[inline(always)]
+    pub(super) fn add_exposure(
+        &mut self,
+        handle: Handle,
+        request: RequestPrint,
+        entry: Entry,
+        until_ns: u64,
+        is_wanted: impl FnOnce(&Head<&mut Line>) -> bool,
+    ) -> Option<Added> {
+        let mut head = self.own_first_line_of(handle, Class::Head).map(Head)?;
+        if !head.has(IS_LIVE)
+            || head.request() != request
+            || !head.can_hold(entry.timestamp_ns)
+            || !is_wanted(&head)
+        {
+            return None;
+        }
+        let waited = head.request_waits().then(|| head.labels());
+        head.stop_waiting();
+        let place = PLACES[head.entries()];
+        head.count(entry);
+        head.keep_alive(until_ns);
+        let base_ns = head.base_ns();
+        let (extent, line) =
+            if place.is_first { (self.add_extent(handle, place), 0) } else { head.line_of(handle, place) };
+        let since_base_ns = entry.timestamp_ns - base_ns;
+        self.line_mut(extent, line).put(usize::from(place.lane), entry.item, entry.tag, since_base_ns);
+        Some(Added { base_ns, waited })
     }
 
     /// Adds an entry to a group that can hold it, and remembers the group until `until_ns`. Returns the number of the

@@ -1,10 +1,10 @@
 //! An event in order and the packed group of its request id.
 
 use super::arena::Handle;
-use super::record::{Entry, Head, Tag};
+use super::record::{Added, Entry, Tag};
 use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
 use crate::join::engine::Engine;
-use crate::join::event::{ItemPrint, JoinEvent, triple};
+use crate::join::event::{ItemPrint, JoinEvent, LabelsKey, triple};
 use crate::join::index::Place;
 use crate::join::open::{Decision, Waiting, exposure_link, linked_click};
 
@@ -39,21 +39,22 @@ impl Engine {
         event: &JoinEvent,
         out: &mut Vec<Decision>,
     ) -> bool {
-        let JoinEvent { timestamp_ns, item, labels, kind, .. } = *event;
-        let is_usual = |head: &Head| {
-            kind == Kind::Exposure
-                && !item.is_missing()
-                && head.begins_with_its_only_request()
-                && !head.may_have(item)
-                && head.can_hold(timestamp_ns)
-                && timestamp_ns - head.base_ns() <= self.config.exposure_window_ns
-        };
-        let Some(head) = self.arena.head_if_of(place, event.request).filter(is_usual) else { return false };
-        if head.request_waits() {
-            self.stop_waiting(place, out);
+        let JoinEvent { timestamp_ns, request, item, labels, kind, .. } = *event;
+        if kind != Kind::Exposure || item.is_missing() {
+            return false;
         }
-        self.add_entry(place, Entry { timestamp_ns, item, tag: Tag::Exposure(TripleOutcome::Complete) });
-        let delay_ns = timestamp_ns - head.base_ns();
+        let entry = Entry { timestamp_ns, item, tag: Tag::Exposure(TripleOutcome::Complete) };
+        let until_ns = self.remembered_until_ns(entry.tag, timestamp_ns);
+        let added = self.arena.add_exposure(place, request, entry, until_ns, |head| {
+            head.begins_with_its_only_request()
+                && !head.may_have(item)
+                && timestamp_ns - head.base_ns() <= self.config.exposure_window_ns
+        });
+        let Some(Added { base_ns, waited }) = added else { return false };
+        if let Some(labels) = waited {
+            self.shown(labels, out);
+        }
+        let delay_ns = timestamp_ns - base_ns;
         out.push(exposure_link(LinkOutcome::Linked, Subject::at(timestamp_ns), Some(delay_ns), labels));
         true
     }
@@ -129,11 +130,16 @@ impl Engine {
 
     /// The request at the base has an exposure. While it waits, its window has not run out, and it is not after the
     /// exposure.
-    #[inline(never)]
     fn stop_waiting(&mut self, handle: Handle, out: &mut Vec<Decision>) {
         let mut head = self.arena.head_mut(handle);
         let labels = head.labels();
         head.stop_waiting();
+        self.shown(labels, out);
+    }
+
+    /// A request of these labels no longer waits for an exposure.
+    #[inline(never)]
+    fn shown(&mut self, labels: LabelsKey, out: &mut Vec<Decision>) {
         self.pending.requests -= 1;
         out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels });
     }
