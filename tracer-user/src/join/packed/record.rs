@@ -17,6 +17,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "the parts of a word are taken out of it")]
 
 use std::borrow::{Borrow, BorrowMut};
+use std::hint::select_unpredictable;
 
 use super::arena::{Arena, Class, Handle};
 use super::line::{LINE_ENTRIES, Line, MAX_SPAN_NS};
@@ -208,10 +209,9 @@ impl<L: Borrow<Line>> Head<L> {
     /// The extent and the line of an entry. `handle` is where the head is.
     #[inline]
     fn line_of(&self, handle: Handle, place: EntryPlace) -> (Handle, usize) {
-        let extent = match place.extent {
-            None => handle,
-            Some(number) => self.extent(usize::from(number)),
-        };
+        // One in four is beside the head: too many and too few to be foreseen.
+        let extent =
+            select_unpredictable(place.is_beside_head, handle, self.extent(usize::from(place.extent)));
         (extent, usize::from(place.line))
     }
 }
@@ -257,9 +257,11 @@ impl<L: BorrowMut<Line>> Head<L> {
 /// Where the entry of a number is.
 #[derive(Debug, Clone, Copy)]
 struct EntryPlace {
-    /// The extent after the head; `None` for the line beside it.
-    extent: Option<u8>,
-    /// The line of that extent.
+    /// It is in the line beside the head, and in none of the extents after it.
+    is_beside_head: bool,
+    /// The extent after the head.
+    extent: u8,
+    /// The line of that extent, or of the head's.
     line: u8,
     lane: u8,
     /// It is the first of the extent.
@@ -267,7 +269,8 @@ struct EntryPlace {
 }
 
 const PLACES: [EntryPlace; MAX_ENTRIES] = {
-    let mut places = [EntryPlace { extent: None, line: 1, lane: 0, is_first: false }; MAX_ENTRIES];
+    let mut places =
+        [EntryPlace { is_beside_head: true, extent: 0, line: 1, lane: 0, is_first: false }; MAX_ENTRIES];
     let mut number = 0;
     let mut extent = 0;
     while number < MAX_ENTRIES {
@@ -277,7 +280,8 @@ const PLACES: [EntryPlace; MAX_ENTRIES] = {
         }
         let first = EXTENTS[extent].0;
         if number >= first {
-            places[number].extent = Some(extent as u8);
+            places[number].is_beside_head = false;
+            places[number].extent = extent as u8;
             places[number].line = ((number - first) / LINE_ENTRIES) as u8;
             places[number].is_first = number == first;
         }
@@ -433,7 +437,7 @@ impl Arena {
     /// A new extent for an entry that is the first of one.
     #[cold]
     fn add_extent(&mut self, handle: Handle, place: EntryPlace) -> Handle {
-        let Some(number) = place.extent.map(usize::from) else { return handle };
+        let number = usize::from(place.extent);
         let extent = self.allocate(EXTENTS[number].1);
         self.head_mut(handle).set_extent(number, extent);
         extent
