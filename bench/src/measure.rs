@@ -19,6 +19,8 @@ use crate::workload::{Shape, Workload};
 
 /// Events pushed in a row before it is the other join's turn.
 const BLOCK: usize = 1 << 16;
+/// Outcomes that are counted at a time: few enough for the fastest cache.
+const OUTCOMES: usize = 256;
 /// Blocks whose steps are timed one by one.
 const STEP_BLOCKS: usize = 32;
 
@@ -184,7 +186,7 @@ impl Bench {
         let begin = cpu_time();
         for event in &self.block {
             self.engine.push(event, &mut self.out);
-            if self.out.len() > 1024 {
+            if self.out.len() > OUTCOMES {
                 self.counts.extend(self.out.iter());
                 self.out.clear();
             }

@@ -25,8 +25,8 @@ const REGION: Layout = match Layout::from_size_align(BLOCKS * BLOCK_BYTES, BLOCK
     Err(_) => panic!("a region's size is a power of two"),
 };
 
-/// Every region that there is, the one that is being used up last, and some that are gone.
-static REGIONS: Mutex<Vec<Weak<Region>>> = Mutex::new(Vec::new());
+/// Where the blocks of all joins come from.
+static POOL: Pool = Pool(Mutex::new(Vec::new()));
 
 /// So many values, in a block of their own.
 pub(super) struct Block<T: Copy, const N: usize> {
@@ -66,8 +66,8 @@ impl<T: Copy, const N: usize> Block<T, N> {
             assert!(size_of::<[T; N]>() == BLOCK_BYTES, "values fill a block");
             assert!(align_of::<T>() <= BLOCK_BYTES, "a block is aligned as a value is");
         }
-        let (region, number) = claim_block();
-        (region.block(number).cast(), region)
+        let (block, region) = POOL.claim();
+        (block.cast(), region)
     }
 }
 
@@ -108,7 +108,7 @@ impl<T: Copy, const N: usize> fmt::Debug for Block<T, N> {
 /// Blocks that lie side by side.
 struct Region {
     memory: NonNull<u8>,
-    /// A bit for each block that nobody has. Set by whoever drops a block; cleared under the lock of [`REGIONS`] only.
+    /// A bit for each block that nobody has. Set by whoever drops a block; cleared under the lock of the pool only.
     free: AtomicU32,
 }
 
@@ -128,22 +128,16 @@ impl Region {
         Self { memory, free: AtomicU32::new(u32::MAX) }
     }
 
-    /// Where a block is.
-    fn block(&self, number: usize) -> NonNull<u8> {
-        assert!(number < BLOCKS, "a region has no block {number}");
-        // SAFETY: it is within the region's memory.
-        unsafe { self.memory.add(number * BLOCK_BYTES) }
-    }
-
-    /// A block that nobody has. Only under the lock of [`REGIONS`]: nobody else takes one then.
-    fn claim(&self) -> Option<usize> {
+    /// A block that nobody has. Only under the lock of the pool: nobody else claims one then.
+    fn claim(&self) -> Option<NonNull<u8>> {
         // What its last owner did with it comes before.
-        let free = self.free.load(Ordering::Acquire);
-        let number = free.trailing_zeros() as usize;
-        (number < BLOCKS).then(|| {
-            self.free.fetch_and(!(1 << number), Ordering::Relaxed);
-            number
-        })
+        let number = self.free.load(Ordering::Acquire).trailing_zeros() as usize;
+        if number >= BLOCKS {
+            return None;
+        }
+        self.free.fetch_and(!(1 << number), Ordering::Relaxed);
+        // SAFETY: it is within the region's memory.
+        Some(unsafe { self.memory.add(number * BLOCK_BYTES) })
     }
 
     fn give_back(&self, block: NonNull<u8>) {
@@ -159,24 +153,29 @@ impl Drop for Region {
     }
 }
 
-/// A block of a region that has one, or of a new one.
-fn claim_block() -> (Arc<Region>, usize) {
-    let mut regions = REGIONS.lock().unwrap_or_else(PoisonError::into_inner);
-    for position in (0..regions.len()).rev() {
-        let Some(region) = regions[position].upgrade() else {
-            regions.swap_remove(position);
-            continue;
-        };
-        if let Some(number) = region.claim() {
-            let last = regions.len() - 1;
-            regions.swap(position, last);
-            return (region, number);
+/// Regions: those that there are, the one that is being used up last, and some that are gone.
+struct Pool(Mutex<Vec<Weak<Region>>>);
+
+impl Pool {
+    /// A block of a region that has one, or of a new one.
+    fn claim(&self) -> (NonNull<u8>, Arc<Region>) {
+        let mut regions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for position in (0..regions.len()).rev() {
+            let Some(region) = regions[position].upgrade() else {
+                regions.swap_remove(position);
+                continue;
+            };
+            if let Some(block) = region.claim() {
+                let last = regions.len() - 1;
+                regions.swap(position, last);
+                return (block, region);
+            }
         }
+        let region = Arc::new(Region::new());
+        let Some(block) = region.claim() else { unreachable!("every block of a new region is free") };
+        regions.push(Arc::downgrade(&region));
+        (block, region)
     }
-    let region = Arc::new(Region::new());
-    let number = region.claim().unwrap_or(0);
-    regions.push(Arc::downgrade(&region));
-    (region, number)
 }
 
 #[cfg(test)]
@@ -218,15 +217,22 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_was_dropped_is_used_again() {
-        let blocks: Vec<Words> = (0..3 * BLOCKS as u64).map(Words::filled).collect();
-        let region = Arc::downgrade(&blocks[BLOCKS].region);
-        let places: Vec<usize> = blocks.iter().map(|block| block.values.addr().get()).collect();
-        let mut distinct = places.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        assert_eq!(distinct.len(), places.len(), "no two have the same place");
-        assert!(region.upgrade().is_some());
-        drop(blocks);
+    fn what_is_given_back_is_used_again_and_regions_go_with_their_last_block() {
+        let pool = Pool(Mutex::default());
+        let mut blocks: Vec<_> = (0..BLOCKS + 1).map(|_| pool.claim()).collect();
+        let mut places: Vec<usize> = blocks.iter().map(|(block, _)| block.addr().get()).collect();
+        places.sort_unstable();
+        assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= BLOCK_BYTES), "{places:x?}");
+        let regions =
+            || pool.0.lock().map(|regions| regions.iter().filter(|r| r.upgrade().is_some()).count());
+        assert_eq!(regions().ok(), Some(2));
+
+        let (block, region) = blocks.remove(BLOCKS / 2);
+        region.give_back(block);
+        blocks.extend((1..BLOCKS).map(|_| pool.claim()));
+        let (again, _) = pool.claim();
+        assert_eq!(again, block, "the second region was full");
+        drop((blocks, region));
+        assert_eq!(regions().ok(), Some(0));
     }
 }
