@@ -12,7 +12,8 @@
 //!   is opened for that and packed again.
 //!
 //! `index` finds a request id in either, `reports` has the clicks and reports of processes, `evict` the
-//! memory bound, `snapshot` the way out of memory and `restore` the way back.
+//! memory bound, `snapshot` the way out of memory and `restore` the way back. `block` is where tables have their
+//! memory.
 //!
 //! *Invariants*, asserted in debug builds:
 //! 1. Every event pushed is in exactly one place ([`Pending::check_accounting`]).
