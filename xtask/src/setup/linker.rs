@@ -57,7 +57,7 @@ fn development_files(machine: &Machine, oldest: u32) -> Result<(u32, PathBuf)> {
     }
     for major in fitting() {
         let package = format!("llvm-{major}-dev");
-        if apt::candidate(&package).is_some() {
+        if apt::fit_candidate(machine, &package, |_| true).is_some() {
             apt::install(machine, &[&package])?;
             return installed(major).with_context(|| format!("{package} has brought no llvm-config"));
         }
