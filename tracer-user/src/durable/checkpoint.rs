@@ -22,7 +22,7 @@ use crate::{
     telemetry::Numbers,
 };
 
-const FORMAT: Format = Format { magic: *b"LTCHECKP", version: 2 };
+const FORMAT: Format = Format { magic: *b"LTCHECKP", version: 3 };
 
 /// Everything but the join, in as many frames as it takes.
 const TAG_DAEMON: u8 = 1;

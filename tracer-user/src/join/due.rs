@@ -67,8 +67,8 @@ impl Due {
         for (event, guess) in next.iter() {
             arena.prefetch_entries(guess, event.item);
         }
-        for ((event, page), guess) in second.events.iter().zip(second.pages).zip(&mut second.guesses) {
-            if let Some(Place::Packed(handle)) = index.guess(page, event.request) {
+        for ((event, page), guess) in second.events.iter().zip(&second.pages).zip(&mut second.guesses) {
+            if let Some(Place::Packed(handle)) = index.guess(*page, event.request) {
                 arena.prefetch_head(handle);
                 *guess = handle;
             }

@@ -4,7 +4,8 @@ use super::engine::Engine;
 use super::index::Place;
 use super::open::{Decision, Group, Key, Pair};
 use super::packed::arena::{Handle, SEGMENT_BYTES};
-use super::packed::record::Tag;
+use super::packed::entry::Tag;
+use super::packed::head::KEPT_STEP_NS;
 use super::time::wheel::{NO_BUCKET, TAKEN_OUT};
 use crate::domain::{Kind, LinkOutcome, Outcome};
 
@@ -180,7 +181,7 @@ impl Engine {
     /// The packed groups that were seen last at this time or before, taken off the queues.
     fn oldest_packed(&mut self, until_ns: u64, newest: &mut Newest) -> Vec<Handle> {
         let mut taken_out = Vec::new();
-        let looked_at_ns = until_ns.saturating_add(self.config.retention_ns());
+        let looked_at_ns = self.kept_until_ns(until_ns);
         while let Some((handle, bucket)) = self.wheel.pop_begun_by(looked_at_ns) {
             // Two entries can lead to one group: the second one finds it marked by the first.
             if self.packed_in(handle, bucket).is_some() {
@@ -202,6 +203,11 @@ impl Engine {
             }
         }
         oldest
+    }
+
+    /// What was seen last at this time is kept until then at the latest.
+    fn kept_until_ns(&self, newest_ns: u64) -> u64 {
+        newest_ns.saturating_add(self.config.retention_ns()).saturating_add(KEPT_STEP_NS)
     }
 
     fn take_out(&mut self, handle: Handle) -> TakenOut {
@@ -226,7 +232,7 @@ impl Engine {
 
     /// The open groups that were seen last at this time or before, taken off the queue.
     fn oldest_open(&mut self, until_ns: u64, newest: &mut Newest) -> Vec<Key> {
-        let looked_at_ns = until_ns.saturating_add(self.config.retention_ns());
+        let looked_at_ns = self.kept_until_ns(until_ns);
         let (mut oldest, mut kept) = (Vec::new(), Vec::new());
         while let Some(key) = self.deadlines.forget_group.pop_if(|deadline_ns| *deadline_ns <= looked_at_ns) {
             let Some(of_group) = self.open.groups.get(key).map(|group| self.newest_of(group)) else {

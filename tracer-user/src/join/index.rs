@@ -12,12 +12,13 @@
 #![expect(clippy::cast_possible_truncation, reason = "slots and pages are numbered in fewer bits than 32")]
 
 use super::block::{BLOCK_BYTES, Block};
+use super::compare::{BITS_PER_LANE, LANES, lanes_with};
 use super::event::RequestPrint;
 use super::packed::arena::Handle;
 use super::prefetch::prefetch;
 
 /// Slots in a bucket.
-const SLOTS: usize = 8;
+const SLOTS: usize = LANES;
 /// Buckets in a page: 4 KiB.
 const BUCKETS: usize = 64;
 /// A page with more used slots is split. With so many free, each way through full buckets comes to an end.
@@ -227,13 +228,14 @@ impl Page {
         let mut number = home_of(print);
         loop {
             let bucket = &self.0[number];
-            let mut positions = bucket.positions_of(print);
-            while positions != 0 {
-                let position = (positions.trailing_zeros() / u8::BITS) as usize;
-                if is_it(bucket.get(position)) {
-                    return Some((number, position));
+            // All slots are compared, which takes less time than to find out after each whether it was the last.
+            let mut slots = lanes_with(&bucket.tags, IS_OPEN, print << TAG_BITS | IS_USED);
+            while slots != 0 {
+                let position = slots.trailing_zeros() / BITS_PER_LANE;
+                if is_it(bucket.get(position as usize)) {
+                    return Some((number, position as usize));
                 }
-                positions &= !(0xff << (u8::BITS * position as u32));
+                slots &= !0 << (BITS_PER_LANE * (position + 1));
             }
             if !bucket.is_full() {
                 return None;
@@ -281,18 +283,6 @@ impl Bucket {
 
     fn used(&self) -> impl Iterator<Item = Slot> {
         (0..SLOTS).map(|position| self.get(position)).take_while(|slot| slot.tag != 0)
-    }
-
-    /// A byte of ones for each slot with these bits of a fingerprint, the first slot last. All slots are compared, in two
-    /// instructions, which takes less time than to find out after each whether it was the last.
-    #[inline]
-    fn positions_of(&self, print: u32) -> u64 {
-        let wanted = print << TAG_BITS | IS_USED;
-        let mut bytes = [0; SLOTS];
-        for (byte, tag) in bytes.iter_mut().zip(self.tags) {
-            *byte = if tag & !IS_OPEN == wanted { 0xff } else { 0 };
-        }
-        u64::from_le_bytes(bytes)
     }
 
     /// Adds a slot where there is room.

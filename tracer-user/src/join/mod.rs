@@ -12,8 +12,8 @@
 //!   is opened for that and packed again.
 //!
 //! `index` finds a request id in either, `reports` has the clicks and reports of processes, `evict` the
-//! memory bound, `snapshot` the way out of memory and `restore` the way back. `block` is where tables have their
-//! memory.
+//! memory bound, `snapshot` the way out of memory and `restore` the way back. `block` and `region` are where tables have
+//! their memory.
 //!
 //! *Invariants*, asserted in debug builds:
 //! 1. Every event pushed is in exactly one place ([`Pending::check_accounting`]).
@@ -27,6 +27,7 @@
 
 mod adapter;
 mod block;
+mod compare;
 mod config;
 mod doubts;
 mod due;
@@ -40,6 +41,7 @@ mod open;
 mod packed;
 mod pending;
 mod prefetch;
+mod region;
 mod reports;
 mod restore;
 mod snapshot;

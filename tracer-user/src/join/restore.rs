@@ -14,7 +14,7 @@ use super::event::JoinEvent;
 use super::index::Place;
 use super::open::{Group, Key, Pair};
 use super::packed::arena::{Arena, Block, Class, Handle};
-use super::packed::record::{Entry, Tag};
+use super::packed::entry::{Entry, Tag};
 use super::packed::waits::{Wait, WaitKey};
 use super::reports::Process;
 use super::snapshot::{Snapshot, SnapshotState};
@@ -138,7 +138,7 @@ impl Engine {
         let handle = self.arena.new_group(request, base_ns, at_base, labels);
         if at_base {
             let until_ns = self.remembered_until_ns(Tag::Request, base_ns);
-            self.arena.head_mut(handle).keep_alive(until_ns);
+            self.arena.head_mut(handle).keep_until(until_ns);
         }
         for (number, entry) in (0_u8..).zip(before.entries(place).into_iter().skip(usize::from(at_base))) {
             let Entry { timestamp_ns, item, tag } = entry;
@@ -158,10 +158,7 @@ impl Engine {
             }
         }
         // Where the windows have become shorter it may be over, and what waits in it has to be judged first.
-        let mut head = self.arena.head_mut(handle);
-        head.keep_alive(self.now_ns);
-        let until_ns = head.alive_until_ns();
-        self.look_at(handle, until_ns);
+        self.look_at(handle, self.arena.head(handle).kept_until_ns().max(self.now_ns));
         self.index.insert(request, Place::Packed(handle));
         Some(handle)
     }

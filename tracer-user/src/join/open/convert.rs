@@ -7,8 +7,9 @@ use crate::domain::TripleOutcome;
 use crate::join::event::{ItemPrint, LabelsKey, RequestPrint};
 use crate::join::index::Place;
 use crate::join::packed::arena::Handle;
+use crate::join::packed::entry::{Entry, Tag};
+use crate::join::packed::head::MAX_ENTRIES;
 use crate::join::packed::line::MAX_SPAN_NS;
-use crate::join::packed::record::{Entry, MAX_ENTRIES, Tag};
 use crate::join::packed::waits::Wait;
 
 /// A group with more entries stays open: packed, it would be opened again soon.
@@ -22,7 +23,7 @@ impl Engine {
         self.arena.free_group(handle);
         let key = self.open.groups.insert(Group::new(request));
         self.index.replace(request, Place::Packed(handle), Place::Open(key.number));
-        let alive_until_ns = head.alive_until_ns();
+        let alive_until_ns = head.kept_until_ns();
         // A request at the base is not one of the numbered entries.
         let unnumbered = usize::from(head.has_request_at_base());
         for (position, entry) in entries.into_iter().enumerate() {
@@ -151,7 +152,7 @@ impl Engine {
         for entry in packed.entries {
             self.arena.add_entry(handle, entry, 0);
         }
-        self.arena.head_mut(handle).keep_alive(group.alive_until_ns);
+        self.arena.head_mut(handle).keep_until(group.alive_until_ns);
         self.index.replace(group.request, Place::Open(key.number), Place::Packed(handle));
         self.look_at(handle, group.alive_until_ns);
         if packed.waiting.is_some() {

@@ -7,27 +7,29 @@
 //!
 //! A segment can be shared with a snapshot. It is then copied before it is changed, once.
 
-#![expect(clippy::cast_possible_truncation, reason = "segments are numbered in 22 bits and offsets in 10")]
+#![expect(clippy::cast_possible_truncation, reason = "segments are numbered in 21 bits and offsets in 11")]
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::line::Line;
+use super::line::{Line, PAIR_ENTRIES};
 use crate::join::block::{self, BLOCK_BYTES};
 use crate::join::prefetch::prefetch;
 
 /// Lines in a segment.
-pub(in super::super) const SEGMENT_LINES: usize = 1 << OFFSET_BITS;
+pub(in super::super) const SEGMENT_LINES: usize = 1 << LINE_BITS;
 /// The same in bytes.
 pub(in super::super) const SEGMENT_BYTES: u64 = BLOCK_BYTES as u64;
-const OFFSET_BITS: u32 = 10;
-/// With handles of 32 bits, 256 GiB.
-const MAX_SEGMENTS: usize = 1 << (32 - OFFSET_BITS);
+const LINE_BITS: u32 = 10;
+/// Halves of a line in a segment.
+const SEGMENT_HALVES: usize = 2 * SEGMENT_LINES;
+/// With handles of 32 bits, 128 GiB.
+const MAX_SEGMENTS: usize = 1 << (31 - LINE_BITS);
 /// Ends a list of free extents.
 const NO_OFFSET: u16 = u16::MAX;
 
-/// Where an extent begins: its segment and its first line in it.
+/// Where an extent begins: its segment, its first line in it, and in which half of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) struct Handle(pub(in super::super) u32);
 
@@ -36,16 +38,26 @@ impl Handle {
     pub(in super::super) const NONE: Self = Self(u32::MAX);
 
     fn new(segment: usize, offset: usize) -> Self {
-        debug_assert!(segment < MAX_SEGMENTS - 1 && offset < SEGMENT_LINES, "a handle has 32 bits");
-        Self(((segment << OFFSET_BITS) | offset) as u32)
+        debug_assert!(segment < MAX_SEGMENTS - 1 && offset < SEGMENT_HALVES, "a handle has 32 bits");
+        Self((segment * SEGMENT_HALVES + offset) as u32)
     }
 
     fn segment(self) -> usize {
-        self.0 as usize >> OFFSET_BITS
+        self.0 as usize / SEGMENT_HALVES
     }
 
+    /// In halves of a line.
     fn offset(self) -> usize {
-        self.0 as usize & (SEGMENT_LINES - 1)
+        self.0 as usize % SEGMENT_HALVES
+    }
+
+    fn line(self) -> usize {
+        self.offset() / 2
+    }
+
+    /// The half of the line that it begins in: 0 for all but the second [`Class::Pair`] of a line.
+    pub(super) fn half(self) -> usize {
+        self.0 as usize % 2
     }
 }
 
@@ -54,9 +66,9 @@ impl Handle {
 pub(in super::super) enum Class {
     /// The head of a packed group and a line of entries.
     Head,
-    /// A line of entries.
-    One,
-    /// Three of them.
+    /// Two entries, in half of a line.
+    Pair,
+    /// Three lines of entries.
     Three,
     /// Seven of them.
     Seven,
@@ -66,17 +78,22 @@ pub(in super::super) enum Class {
 const CLASSES: usize = 4;
 
 impl Class {
+    /// Lines that it has something of.
     pub(super) const fn lines(self) -> usize {
+        self.halves().div_ceil(2)
+    }
+
+    const fn halves(self) -> usize {
         match self {
-            Self::Head => 2,
-            Self::One => 1,
-            Self::Three => 3,
-            Self::Seven => 7,
+            Self::Head => 4,
+            Self::Pair => 1,
+            Self::Three => 6,
+            Self::Seven => 14,
         }
     }
 
     const fn last_offset(self) -> usize {
-        (SEGMENT_LINES / self.lines() - 1) * self.lines()
+        (SEGMENT_HALVES / self.halves() - 1) * self.halves()
     }
 }
 
@@ -93,9 +110,9 @@ struct Segment {
     class: Class,
     /// Extents in use. A segment without one is given back.
     live: u16,
-    /// The first of the freed extents; each begins with the offset of the next one.
+    /// The offset of the first of the freed extents; each has that of the next one in its first word.
     free: u16,
-    /// The first extent that was never used.
+    /// The offset of the first extent that was never used.
     fresh: u16,
     /// It waits in the queue of its class or is being filled.
     is_listed: bool,
@@ -160,7 +177,7 @@ impl Arena {
     /// A line of an extent. Zeros where there is no extent now.
     pub(super) fn line(&self, handle: Handle, line: usize) -> &Line {
         match self.segments.get(handle.segment()) {
-            Some(segment) => segment.line(handle.offset() + line),
+            Some(segment) => segment.line(handle.line() + line),
             None => &Line::ZERO,
         }
     }
@@ -168,12 +185,12 @@ impl Arena {
     /// A line of an extent, to be changed.
     #[inline(always)]
     pub(super) fn line_mut(&mut self, handle: Handle, line: usize) -> &mut Line {
-        &mut self.segments[handle.segment()].lines_mut()[handle.offset() + line]
+        &mut self.segments[handle.segment()].lines_mut()[handle.line() + line]
     }
 
-    /// The lines of an extent.
+    /// The lines of an extent. One of a pair may have another pair's entries beside its own.
     pub(super) fn lines(&self, handle: Handle, class: Class) -> &[Line] {
-        let from = handle.offset();
+        let from = handle.line();
         &self.segments[handle.segment()].lines()[from..from + class.lines()]
     }
 
@@ -182,20 +199,21 @@ impl Arena {
         let fits = |segment: &Segment| {
             segment.class == class && segment.live > 0 && handle.offset() < usize::from(segment.fresh)
         };
-        self.segments.get(handle.segment()).is_some_and(fits) && handle.offset().is_multiple_of(class.lines())
+        self.segments.get(handle.segment()).is_some_and(fits)
+            && handle.offset().is_multiple_of(class.halves())
     }
 
     /// The first line here, if extents of this class are kept here. Zeros if none ever was at this place.
     pub(super) fn first_line_of(&self, handle: Handle, class: Class) -> Option<&Line> {
         let segment = self.segments.get(handle.segment())?;
-        (segment.class == class).then(|| segment.line(handle.offset()))
+        (segment.class == class).then(|| segment.line(handle.line()))
     }
 
     /// The same, to be changed, unless it is shared.
     #[inline(always)]
     pub(super) fn own_first_line_of(&mut self, handle: Handle, class: Class) -> Option<&mut Line> {
         let segment = self.segments.get_mut(handle.segment()).filter(|segment| segment.class == class)?;
-        segment.own.as_mut().map(|block| &mut block[handle.offset()])
+        segment.own.as_mut().map(|block| &mut block[handle.line()])
     }
 
     /// A new extent of zeros.
@@ -206,16 +224,20 @@ impl Arena {
         };
         let segment = &mut self.segments[number];
         let offset = if segment.free == NO_OFFSET {
-            segment.fresh += class.lines() as u16;
-            usize::from(segment.fresh) - class.lines()
+            segment.fresh += class.halves() as u16;
+            usize::from(segment.fresh) - class.halves()
         } else {
             let offset = usize::from(segment.free);
-            let lines = &mut segment.lines_mut()[offset..offset + class.lines()];
-            let next = lines[0].0[0] as u16;
-            lines.fill(Line::ZERO);
+            let lines = &mut segment.lines_mut()[offset / 2..][..class.lines()];
+            let next = lines[0].0[link_of(offset)] as u16;
+            if class == Class::Pair {
+                lines[0].clear_half(offset % 2);
+            } else {
+                lines.fill(Line::ZERO);
+            }
             segment.free = next;
             // The next one will be written soon.
-            let ahead = segment.lines().get(usize::from(next)..).unwrap_or_default();
+            let ahead = segment.lines().get(usize::from(next) / 2..).unwrap_or_default();
             ahead.iter().take(class.lines()).for_each(prefetch);
             offset
         };
@@ -246,7 +268,7 @@ impl Arena {
             return;
         }
         let next = std::mem::replace(&mut segment.free, handle.offset() as u16);
-        segment.lines_mut()[handle.offset()].0[0] = u64::from(next);
+        segment.lines_mut()[handle.line()].0[link_of(handle.offset())] = u64::from(next);
         if !std::mem::replace(&mut segment.is_listed, true) {
             self.with_room[class as usize].push(number as u32);
         }
@@ -258,7 +280,7 @@ impl Arena {
         let of_class = segments.filter(move |(_, segment)| segment.class == class && segment.live > 0);
         of_class.flat_map(move |(number, segment)| {
             (0..usize::from(segment.fresh))
-                .step_by(class.lines())
+                .step_by(class.halves())
                 .map(move |offset| Handle::new(number, offset))
         })
     }
@@ -295,7 +317,7 @@ impl Arena {
                 (None, None) => (Class::Head, 0),
                 _ => return None,
             };
-            let fresh = (class.last_offset() + class.lines()) as u16;
+            let fresh = (class.last_offset() + class.halves()) as u16;
             let (free, is_listed) = (NO_OFFSET, false);
             arena.segments.push(Segment { own: None, shared: block, class, live, free, fresh, is_listed });
         }
@@ -325,4 +347,9 @@ impl Arena {
         self.with_room[class as usize].push(number as u32);
         number
     }
+}
+
+/// The first word of an extent with this offset, within its line.
+fn link_of(offset: usize) -> usize {
+    offset % 2 * PAIR_ENTRIES
 }

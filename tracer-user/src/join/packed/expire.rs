@@ -1,7 +1,7 @@
 //! Removes packed groups of which nothing is remembered, a few at a time.
 
 use super::arena::Handle;
-use super::record::Head;
+use super::head::Head;
 use crate::join::engine::Engine;
 use crate::join::index::Place;
 
@@ -16,7 +16,7 @@ impl Engine {
         for _ in 0..most {
             let Some((handle, bucket)) = self.wheel.pop_before(self.now_ns) else { return };
             let Some(head) = self.packed_in(handle, bucket) else { continue };
-            let (request, until_ns) = (head.request(), head.alive_until_ns());
+            let (request, until_ns) = (head.request(), head.kept_until_ns());
             if self.is_over(until_ns) {
                 self.index.remove(request, Place::Packed(handle));
                 self.arena.free_group(handle);

@@ -6,11 +6,13 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "lanes are numbered up to five")]
 
-use super::record::Tag;
+use super::entry::Tag;
 use crate::join::event::ItemPrint;
 
 /// Entries in a line.
 pub(super) const LINE_ENTRIES: usize = 5;
+/// Entries in a half of a line that two extents share: the first two lanes, or the two after them.
+pub(super) const PAIR_ENTRIES: usize = 2;
 /// Times from the base on that an entry can hold.
 pub(in super::super) const MAX_SPAN_NS: u64 = (1 << (LOW_BITS + HIGH_BITS)) - 1;
 const LOW_BITS: u32 = 38;
@@ -38,6 +40,17 @@ impl Line {
         self.0[rest] |= low >> 1 >> (u64::BITS - 1 - shift);
     }
 
+    /// Empties the lanes of one half.
+    pub(super) fn clear_half(&mut self, half: usize) {
+        let lanes = half * PAIR_ENTRIES..(half + 1) * PAIR_ENTRIES;
+        self.0[lanes.clone()].fill(0);
+        for LowBits { first, rest, shift } in &LOW_BITS_OF[lanes] {
+            let bits = (1 << LOW_BITS) - 1;
+            self.0[*first] &= !(bits << shift);
+            self.0[*rest] &= !(bits >> 1 >> (u64::BITS - 1 - shift));
+        }
+    }
+
     /// Makes something else of what is in a lane.
     pub(super) fn set_tag(&mut self, lane: usize, tag: Tag) {
         self.0[lane] = self.0[lane] & !(0xf << TAG_SHIFT) | tag.code() << TAG_SHIFT;
@@ -46,6 +59,12 @@ impl Line {
     /// The item in a lane.
     pub(super) fn item(&self, lane: usize) -> ItemPrint {
         ItemPrint(self.0[lane] & ItemPrint::MASK)
+    }
+
+    /// A bit for each lane that has this item. All are compared, which takes less time than to find out after each
+    /// whether it was the one.
+    pub(super) fn lanes_of(&self, item: ItemPrint) -> u32 {
+        (0..LINE_ENTRIES).fold(0, |lanes, lane| lanes | u32::from(self.item(lane) == item) << lane)
     }
 
     /// What is in a lane, and its time since the base. `None` when it is empty.
@@ -86,6 +105,28 @@ const LOW_BITS_OF: [LowBits; LINE_ENTRIES] = {
 mod tests {
     use super::*;
     use crate::domain::TripleOutcome;
+
+    #[test]
+    fn half_a_line_is_emptied_and_the_rest_stays() {
+        for half in 0..2 {
+            let mut line = Line::ZERO;
+            (0..LINE_ENTRIES)
+                .for_each(|lane| line.put(lane, ItemPrint(ItemPrint::MASK), Tag::Click, MAX_SPAN_NS));
+            line.clear_half(half);
+            for lane in 0..LINE_ENTRIES {
+                let is_empty = lane / PAIR_ENTRIES == half;
+                assert_eq!(
+                    line.entry(lane),
+                    (!is_empty).then_some((Tag::Click, MAX_SPAN_NS)),
+                    "{half} {lane}"
+                );
+                assert_eq!(line.item(lane).is_missing(), is_empty);
+            }
+            let lanes = half * PAIR_ENTRIES..(half + 1) * PAIR_ENTRIES;
+            lanes.clone().for_each(|lane| line.put(lane, ItemPrint(lane as u64), Tag::Request, 1));
+            lanes.for_each(|lane| assert_eq!(line.entry(lane), Some((Tag::Request, 1))));
+        }
+    }
 
     #[test]
     fn a_full_line_gives_back_what_was_put_into_it() {

@@ -8,8 +8,10 @@
 //! in order, nothing in it is later than the event. No click is linked to an exposure that waits.
 
 pub(super) mod arena;
+pub(super) mod entry;
 mod expire;
+pub(super) mod head;
 pub(super) mod line;
-pub(super) mod record;
+mod record;
 mod take;
 pub(super) mod waits;

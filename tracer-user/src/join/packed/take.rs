@@ -1,7 +1,8 @@
 //! An event in order and the packed group of its request id.
 
 use super::arena::Handle;
-use super::record::{Added, Entry, Tag};
+use super::entry::{Entry, Tag};
+use super::record::Added;
 use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
 use crate::join::engine::Engine;
 use crate::join::event::{ItemPrint, JoinEvent, LabelsKey, triple};
@@ -23,7 +24,7 @@ impl Engine {
         let handle = self.arena.new_group(request, timestamp_ns, true, Some(labels));
         self.index.insert(request, Place::Packed(handle));
         let until_ns = self.remembered_until_ns(Tag::Request, timestamp_ns);
-        self.arena.head_mut(handle).keep_alive(until_ns);
+        self.arena.head_mut(handle).keep_until(until_ns);
         // It has to be looked at when the request stops waiting; that is soon enough for the wheel.
         self.await_exposure(handle);
         self.pending.requests += 1;

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arena::Handle;
-use super::record::Tag;
+use super::entry::Tag;
 use crate::domain::{LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
 use crate::join::engine::Engine;
 use crate::join::event::{self, ItemPrint, LabelsKey};
@@ -72,7 +72,7 @@ impl Engine {
             out.push(Outcome::Request { outcome: RequestOutcome::Unexposed, labels: head.labels() });
         }
         if head.expiry_bucket() == NO_BUCKET {
-            self.look_at(handle, head.alive_until_ns());
+            self.look_at(handle, head.kept_until_ns());
         }
     }
 

@@ -145,3 +145,27 @@ fn is_bounded_in_a_flood_and_usable_after_it() {
     }
     assert_eq!(join.evicted(), evicted, "{:?}", join.pending());
 }
+
+/// However coarsely it is kept until when something is remembered.
+#[test]
+fn of_an_id_is_evicted_with_its_newest_sighting_and_not_before() {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let config = JoinConfig {
+        exposure_window_ns: 100 * SECOND_NS,
+        click_window_ns: 100 * SECOND_NS,
+        ..JoinConfig::default()
+    };
+    for step in 0..100 {
+        let requested_ns = 1_700_000_000 * SECOND_NS + step;
+        let seen_ns = requested_ns + SECOND_NS + step * SECOND_NS / 90;
+        let (mut join, mut outcomes) = (Join::new(config.clone()), Vec::new());
+        join.push(request(requested_ns), &mut outcomes);
+        join.push(exposure(seen_ns), &mut outcomes);
+        // By now nobody waits for the exposures of the request, and all that is left to do is to forget it.
+        join.heartbeat(&"node-a".into(), requested_ns + 103 * SECOND_NS, &mut outcomes);
+        for (until_ns, evicted) in [(seen_ns - 1, 0), (seen_ns, 1)] {
+            join.evict_until(until_ns, &mut outcomes);
+            assert_eq!(join.evicted().request_ids, evicted, "{step}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use super::Until;
 use crate::join::event::JoinEvent;
+use crate::join::prefetch::prefetch;
 
 /// Buckets in the ring.
 const BUCKETS: usize = 4096;
@@ -162,6 +163,9 @@ impl Reorder {
                 events.clone().take_while(|event| until.is_due(event.timestamp_ns)).count()
             };
             out.extend(events.take(due).copied());
+            // As many of the next bucket: they were put there too long ago to be in the cache.
+            let next = &self.ring[position_of(self.first.wrapping_add(1))];
+            next.iter().skip(self.order.taken).take(due).for_each(prefetch);
             let was_all_due = due == left.len();
             self.in_ring -= due;
             if self.order.advance(due) {
