@@ -50,7 +50,12 @@ fn expect_events(daemon: &Daemon, service: &str, kind: &str, expected: f64) {
 fn expect_whole(daemon: &Daemon, clicks: f64) {
     let links =
         |edge, outcome| daemon.metric("linktracer_links_total", &[("edge", edge), ("outcome", outcome)]);
-    wait_for("every click is judged", LIMIT, || (links("triple", "complete") == clicks).then_some(()));
+    wait_for("every click is judged", LIMIT, || {
+        // Of a late event nothing may be said, so this would be waited for in vain.
+        let late = daemon.metric("linktracer_late_events_total", &[]);
+        assert_eq!(late, 0.0, "the machine stood still for longer than `lateness`\n{}", daemon.log());
+        (links("triple", "complete") == clicks).then_some(())
+    });
     for edge in ["request_exposure", "exposure_click", "triple"] {
         for outcome in ["orphan", "mismatch", "missing_id", "broken"] {
             assert_eq!(links(edge, outcome), 0.0, "{edge} {outcome}\n{}", daemon.log());
