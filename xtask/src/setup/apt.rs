@@ -37,21 +37,34 @@ pub(super) fn install(machine: &Machine, packages: &[&str]) -> Result<()> {
     if packages.iter().any(|package| candidate(package).is_none()) {
         refresh(machine)?;
     }
-    let attempt = || {
-        let fixed = [
-            "install",
-            "--yes",
-            "--no-install-recommends",
-            "--no-remove",
-            "--option",
-            "DPkg::Lock::Timeout=300",
-        ];
-        let mut install = command("apt-get", fixed);
-        quietly(install.args(packages).env("DEBIAN_FRONTEND", "noninteractive"))
-    };
+    let attempt = || install_by(packages, &[]);
     // Lists of yesterday name files that are gone today.
-    attempt().or_else(|error| if refresh(machine)? { attempt() } else { Err(error) })?;
-    Ok(())
+    attempt().or_else(|error| if refresh(machine)? { attempt() } else { Err(error) })
+}
+
+/// As [`install`]; where the release's own packages do not go together with what is installed, from its backports.
+pub(super) fn install_or_backport(machine: &Machine, packages: &[&str]) -> Result<()> {
+    install(machine, packages).or_else(|error| {
+        backport(machine, packages).with_context(|| format!("{error:#}\nand from backports as well"))
+    })
+}
+
+fn backport(machine: &Machine, packages: &[&str]) -> Result<()> {
+    let release = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+    let codename = codename(&release).context("/etc/os-release has no VERSION_CODENAME")?;
+    let suites = ["", "-security", "-backports"].map(|suffix| format!("{codename}{suffix}"));
+    let [.., backports] = &suites;
+    let lists = OtherLists::fetch(machine, &suites.each_ref().map(String::as_str))?;
+    let mut options = lists.options();
+    options.extend(["--target-release".to_owned(), backports.clone()]);
+    install_by(packages, &options)
+}
+
+fn install_by(packages: &[&str], options: &[String]) -> Result<()> {
+    let fixed =
+        ["install", "--yes", "--no-install-recommends", "--no-remove", "--option", "DPkg::Lock::Timeout=300"];
+    let mut install = command("apt-get", fixed);
+    quietly(install.args(options).args(packages).env("DEBIAN_FRONTEND", "noninteractive")).map(drop)
 }
 
 /// Fetches a package and extracts its files into the cache; nothing is installed, no script of it runs.
@@ -136,6 +149,11 @@ fn refresh(machine: &Machine) -> Result<bool> {
     refresh_lists(machine).context("refreshing the lists of packages")
 }
 
+/// Of the content of `os-release`.
+fn codename(release: &str) -> Option<&str> {
+    release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+}
+
 fn parse_candidate(policy: &str) -> Option<String> {
     let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate:"))?.trim();
     (version != "(none)").then(|| version.to_owned())
@@ -149,6 +167,14 @@ mod tests {
     fn the_candidate_is_the_version_apt_would_install() {
         let policy = "cpio:\n  Installed: (none)\n  Candidate: 2.13+dfsg-7.1\n  Version table:\n";
         assert_eq!(parse_candidate(policy).as_deref(), Some("2.13+dfsg-7.1"));
+    }
+
+    #[test]
+    fn a_release_says_its_codename() {
+        let release =
+            "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_CODENAME=bookworm\nID=debian\n";
+        assert_eq!(codename(release), Some("bookworm"));
+        assert_eq!(codename("ID=arch\n"), None);
     }
 
     #[test]

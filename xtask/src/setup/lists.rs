@@ -1,5 +1,5 @@
-//! Lists of packages of other releases of Debian, kept apart from the machine's own: packages can be fetched by them,
-//! and nothing can be installed by mistake.
+//! Lists of packages of other releases of Debian, kept apart from the machine's own: packages can be fetched by them, and
+//! nothing is installed by them that was not meant to be.
 //!
 //! They come from the archives that the machine itself uses, and are checked against the keys that Debian's own
 //! package of keys has put on it.

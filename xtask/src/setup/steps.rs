@@ -549,7 +549,10 @@ fn qemu() -> Step {
         doing: "installing",
         needs_root: true,
         is_there: |_| find_program("qemu-system-x86_64").is_some(),
-        install: |machine| apt::install(machine, &["qemu-system-x86"]).map(|()| "installed".to_owned()),
+        // A machine that has QEMU's other programs from backports can have this one from there only.
+        install: |machine| {
+            apt::install_or_backport(machine, &["qemu-system-x86"]).map(|()| "installed".to_owned())
+        },
         by_hand: ByHand::Packages {
             apt: "qemu-system-x86",
             dnf: "qemu-system-x86-core",
