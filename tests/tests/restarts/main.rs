@@ -225,10 +225,11 @@ fn a_file_that_cannot_be_used_is_named_and_kept_aside() {
     let good = fs::read(site.checkpoint()).expect("is there");
     let mut newer = good.clone();
     newer[8] = 99;
+    let other_format = format!("has the format 99, and this build reads {}", good[8]);
     let cases: [(&[u8], &str); 4] = [
         (b"{\"kind\":\"request\"}", "is no file of linktracer"),
         (&good[..good.len() - 3], "is cut off or damaged"),
-        (&newer, "has the format 99, and this build reads 2"),
+        (&newer, &other_format),
         (b"", "is no file of linktracer"),
     ];
     for (content, reason) in cases {
