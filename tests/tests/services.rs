@@ -53,7 +53,7 @@ fn expect_whole(daemon: &Daemon, clicks: f64) {
     wait_for("every click is judged", LIMIT, || {
         // Of a late event nothing may be said, so this would be waited for in vain.
         let late = daemon.metric("linktracer_late_events_total", &[]);
-        assert_eq!(late, 0.0, "the machine stood still for longer than `lateness`\n{}", daemon.log());
+        assert_eq!(late, 0.0, "an event came later than `lateness` allows\n{}", daemon.log());
         (links("triple", "complete") == clicks).then_some(())
     });
     for edge in ["request_exposure", "exposure_click", "triple"] {

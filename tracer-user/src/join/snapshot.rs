@@ -7,9 +7,9 @@
 //!
 //! *How long it stops the join.* The segments of packed groups, which are nearly all of the state, are shared: taking a
 //! snapshot counts one reference for each 64 KiB, and the join copies a segment only if it changes it while the
-//! snapshot still holds it, which makes that step some 10 us longer, and one in 32 of these by what the kernel takes to
-//! clear a region of memory (`block.rs`). The rest is copied at once: events in the reorder
-//! buffer, open groups, processes. `cargo xtask bench join` measures the stop and the steps after it. While a snapshot
+//! snapshot still holds it, which makes that step some 10 us longer, and by what the kernel takes to clear a region of
+//! memory when none has been made ahead (`region.rs`). The rest is copied at once: events in the reorder buffer, open
+//! groups, processes. `cargo xtask bench join` measures the stop and the steps after it. While a snapshot
 //! is held, the state may take up to twice its memory; the memory bound does not count that.
 //!
 //! *What it holds* is what cannot be made again from the rest; the index, the deadlines and all counts of what waits are
