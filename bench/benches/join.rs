@@ -3,7 +3,7 @@
 use bench::naive::Naive;
 use bench::workload::{Shape, Workload};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tracer_user::domain::Labels;
+use tracer_user::domain::{Counts, Labels};
 use tracer_user::join::{Engine, Fingerprinter, JoinConfig, LabelsTable, Reports};
 
 const PENDING: u64 = 1_000_000;
@@ -17,19 +17,15 @@ fn join(criterion: &mut Criterion) {
     for (name, shape) in [("usual", shape), ("clean", Shape { is_clean: true, ..shape })] {
         let mut workload = Workload::new(shape, labels);
         let mut engine = Engine::new(JoinConfig::default());
-        let (mut block, mut out) = (Vec::new(), Vec::new());
+        let (mut block, mut counts) = (Vec::new(), Counts::default());
         for _ in 0..=shape.events_to_fill() / BLOCK as u64 {
             workload.fill(&mut block, BLOCK);
-            block.iter().for_each(|event| engine.push(event, &mut out));
-            out.clear();
+            block.iter().for_each(|event| engine.push(event, &mut counts));
         }
         group.bench_function(name, |bencher| {
             bencher.iter_batched_ref(
                 || workload.by_ref().take(BLOCK).collect::<Vec<_>>(),
-                |events| {
-                    events.iter().for_each(|event| engine.push(event, &mut out));
-                    out.clear();
-                },
+                |events| events.iter().for_each(|event| engine.push(event, &mut counts)),
                 BatchSize::LargeInput,
             );
         });

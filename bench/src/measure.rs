@@ -9,18 +9,14 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tracer_user::domain::{Counts, Kind, Labels, Outcome};
-use tracer_user::join::{
-    Engine, Evicted, Fingerprinter, JoinConfig, JoinEvent, LabelsKey, LabelsTable, Reports,
-};
+use tracer_user::domain::{Counts, Kind, Labels};
+use tracer_user::join::{Engine, Evicted, Fingerprinter, JoinConfig, JoinEvent, LabelsTable, Reports};
 
 use crate::naive::Naive;
 use crate::workload::{Shape, Workload};
 
 /// Events pushed in a row before it is the other join's turn.
 const BLOCK: usize = 1 << 16;
-/// Outcomes that are counted at a time: few enough for the fastest cache.
-const OUTCOMES: usize = 256;
 /// Blocks whose steps are timed one by one.
 const STEP_BLOCKS: usize = 32;
 
@@ -99,7 +95,6 @@ struct Bench {
     workload: Workload,
     block: Vec<JoinEvent>,
     engine: Engine,
-    out: Vec<Outcome<LabelsKey>>,
     counts: Counts,
     /// Exposures by second, over the click window.
     exposures: VecDeque<(u64, u64)>,
@@ -114,7 +109,6 @@ pub fn measure(plan: Plan) -> Report {
         workload: Workload::new(plan.shape, labels),
         block: Vec::new(),
         engine: Engine::new(config),
-        out: Vec::new(),
         counts: Counts::default(),
         exposures: VecDeque::new(),
     };
@@ -144,12 +138,11 @@ pub fn measure(plan: Plan) -> Report {
     let naive = naive.map(|naive| (plain.events_per_us(), naive.memory_bytes()));
     let (steps, empty_steps) = bench.time_steps(STEP_BLOCKS);
     let begin = cpu_time();
-    let snapshot = bench.engine.snapshot(&Fingerprinter::random(), Vec::new(), &mut bench.out);
+    let snapshot = bench.engine.snapshot(&Fingerprinter::random(), Vec::new(), &mut bench.counts);
     let stopped = cpu_time() - begin;
     let (steps_meanwhile, _) = bench.time_steps(STEP_BLOCKS);
     drop(snapshot);
-    bench.engine.finish(&mut bench.out);
-    bench.counts.extend(&bench.out);
+    bench.engine.finish(&mut bench.counts);
     Report {
         pending,
         events_per_us: join.events_per_us(),
@@ -185,11 +178,7 @@ impl Bench {
     fn push_block(&mut self) -> Duration {
         let begin = cpu_time();
         for event in &self.block {
-            self.engine.push(event, &mut self.out);
-            if self.out.len() > OUTCOMES {
-                self.counts.extend(self.out.iter());
-                self.out.clear();
-            }
+            self.engine.push(event, &mut self.counts);
         }
         cpu_time() - begin
     }
@@ -203,12 +192,10 @@ impl Bench {
                 let begin = cpu_time();
                 black_box(event);
                 let middle = cpu_time();
-                self.engine.push(event, &mut self.out);
+                self.engine.push(event, &mut self.counts);
                 let end = cpu_time();
                 empty_steps.push(nanoseconds(middle - begin));
                 steps.push(nanoseconds(end - middle));
-                self.counts.extend(self.out.iter());
-                self.out.clear();
             }
         }
         (Steps::of(steps), Steps::of(empty_steps))

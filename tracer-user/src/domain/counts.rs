@@ -162,7 +162,7 @@ pub struct Counts {
 
 impl Counts {
     /// Adds one outcome.
-    #[inline]
+    #[inline(always)]
     pub fn apply<L>(&mut self, outcome: &Outcome<L>) {
         match outcome {
             Outcome::Received { kind, .. } => self.events[*kind] += 1,

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::config::JoinConfig;
+use super::decision::{Decision, Sink};
 use super::engine::Engine;
 use super::event::{JoinEvent, SourcePrint};
 use super::evict::Evicted;
 use super::fingerprint::Fingerprinter;
 use super::labels::LabelsTable;
-use super::open::Decision;
 use super::pending::Pending;
 use super::restore::RestoreError;
 use super::snapshot::Snapshot;
@@ -22,7 +22,6 @@ pub struct Join {
     labels: LabelsTable,
     /// The last source asked for. It is kept alive, so that its address is no other source's.
     last_source: Option<(Arc<str>, SourcePrint)>,
-    decisions: Vec<Decision>,
 }
 
 impl Join {
@@ -33,7 +32,6 @@ impl Join {
             labels: LabelsTable::new(config.reports.clone()),
             engine: Engine::new(config),
             last_source: None,
-            decisions: Vec::new(),
         }
     }
 
@@ -52,16 +50,14 @@ impl Join {
             kind: event.kind,
             wants_report,
         };
-        self.engine.push(&event, &mut self.decisions);
-        self.hand_over(out);
+        self.engine.push(&event, &mut shared(&self.labels, out));
     }
 
     /// The source has seen everything up to this time, in nanoseconds since the Unix epoch, and has
     /// nothing older to send.
     pub fn heartbeat(&mut self, source: &Arc<str>, timestamp_ns: u64, out: &mut Vec<Outcome>) {
         let source = self.source(source);
-        self.engine.heartbeat(source, timestamp_ns, &mut self.decisions);
-        self.hand_over(out);
+        self.engine.heartbeat(source, timestamp_ns, &mut shared(&self.labels, out));
     }
 
     /// Moves the coverage horizon of a kind up; as [`Engine::set_horizon`].
@@ -72,15 +68,13 @@ impl Join {
     /// Evicts every request id whose newest sighting is at `until_ns` or before, in nanoseconds since the
     /// Unix epoch: docs/semantics.md, "The memory bound".
     pub fn evict_until(&mut self, until_ns: u64, out: &mut Vec<Outcome>) {
-        self.engine.evict_until(until_ns, &mut self.decisions);
-        self.hand_over(out);
+        self.engine.evict_until(until_ns, &mut shared(&self.labels, out));
     }
 
     /// There are no more events: takes all that are buffered and lets every window run out. Leaves
     /// every table empty and the watermark at the end of time.
     pub fn finish(&mut self, out: &mut Vec<Outcome>) {
-        self.engine.finish(&mut self.decisions);
-        self.hand_over(out);
+        self.engine.finish(&mut shared(&self.labels, out));
     }
 
     /// The watermark in nanoseconds since the Unix epoch: older events are late. `None` before
@@ -112,9 +106,7 @@ impl Join {
     /// The whole state as it is now, in a form that can be read while the join goes on. Appends what
     /// is decided by now.
     pub fn snapshot(&mut self, out: &mut Vec<Outcome>) -> Snapshot {
-        let snapshot = self.engine.snapshot(&self.prints, self.labels.sets(), &mut self.decisions);
-        self.hand_over(out);
-        snapshot
+        self.engine.snapshot(&self.prints, self.labels.sets(), &mut shared(&self.labels, out))
     }
 
     /// A join that goes on from a snapshot.
@@ -125,7 +117,7 @@ impl Join {
         let labels = LabelsTable::with_sets(config.reports.clone(), snapshot.state.labels.clone());
         let prints = snapshot.state.prints.clone();
         let engine = Engine::restore(config, snapshot)?;
-        Ok(Self { engine, prints, labels, last_source: None, decisions: Vec::new() })
+        Ok(Self { engine, prints, labels, last_source: None })
     }
 
     #[cfg(test)]
@@ -143,10 +135,9 @@ impl Join {
         self.last_source = Some((Arc::clone(source), print));
         print
     }
+}
 
-    fn hand_over(&mut self, out: &mut Vec<Outcome>) {
-        let labels = &self.labels;
-        let shared = |decision: Decision| decision.map_labels(|key| Arc::clone(labels.get(key)));
-        out.extend(self.decisions.drain(..).map(shared));
-    }
+/// Takes decisions into `out`, with their labels.
+fn shared(labels: &LabelsTable, out: &mut Vec<Outcome>) -> impl Sink {
+    |decision: Decision| out.push(decision.map_labels(|key| Arc::clone(labels.get(key))))
 }

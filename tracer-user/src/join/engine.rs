@@ -9,12 +9,13 @@
 use std::collections::BTreeMap;
 
 use super::config::JoinConfig;
+use super::decision::Sink;
 use super::doubts::Doubts;
 use super::due::{BATCH, Batch, Due};
 use super::event::{JoinEvent, RequestPrint, SourcePrint};
 use super::evict::Evicted;
 use super::index::{Index, Place};
-use super::open::{Deadlines, Decision, Key, Open, Slab, Waiting, exposure_link, unlinked_click};
+use super::open::{Deadlines, Key, Open, Slab, Waiting, exposure_link, unlinked_click};
 use super::packed::arena::{Arena, Handle};
 use super::packed::waits::{Wait, WaitKey};
 use super::pending::Pending;
@@ -28,6 +29,8 @@ use super::time::wheel::Wheel;
 use crate::domain::Counts;
 use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject};
 
+/// Batches taken before the memory limit is looked at again.
+const BATCHES_PER_LOOK: u32 = 4;
 /// Groups looked at for expiry with each batch, beside three for each one that was added.
 const EXPIRED_BESIDE: usize = 4;
 /// The same by a heartbeat, which comes seldom.
@@ -44,6 +47,8 @@ pub struct Engine {
     pushed: usize,
     /// Events that the watermark has passed.
     pub(super) due: Due,
+    /// Batches taken.
+    batches: u32,
     /// For the next batch.
     spare_batch: Option<Box<Batch>>,
     /// Event time: every event and every deadline before it has been taken.
@@ -77,6 +82,8 @@ pub struct Engine {
     pub(super) deadlines: Deadlines,
     /// No deadline is before this.
     pub(super) next_deadline_ns: u64,
+    /// None of those that are not of packed groups.
+    pub(super) next_open_deadline_ns: u64,
     pub(super) pending: Pending,
     pub(super) evicted: Evicted,
     /// Request ids evicted since deadlines that lead nowhere were last taken out, and how many were left then.
@@ -96,6 +103,7 @@ impl Engine {
             reorder: Reorder::new(longest_wait_ns),
             pushed: 0,
             due: Due::default(),
+            batches: 0,
             spare_batch: None,
             now_ns: 0,
             request_horizon_ns: 0,
@@ -115,6 +123,7 @@ impl Engine {
             processes_held_bytes: 0,
             deadlines: Deadlines::default(),
             next_deadline_ns: u64::MAX,
+            next_open_deadline_ns: u64::MAX,
             pending: Pending::default(),
             evicted: Evicted::default(),
             evicted_with_deadlines: 0,
@@ -127,30 +136,30 @@ impl Engine {
 
     /// Takes in one event and appends what is decided by now, about this event or about earlier ones.
     /// Some of it may be appended by a later call; [`Engine::heartbeat`] leaves nothing back.
-    pub fn push(&mut self, event: &JoinEvent, out: &mut Vec<Decision>) {
-        let first_new = out.len();
-        self.adopt_horizons(out);
-        let JoinEvent { kind, timestamp_ns, source, labels, .. } = *event;
-        out.push(Outcome::Received { kind, labels });
-        // An event never moves the watermark past itself, so this does not depend on the order of
-        // the two lines.
-        let late = timestamp_ns < self.watermark.get_ns();
-        self.watermark.observe(source, timestamp_ns);
-        if late {
-            self.take_late(event, out);
-        } else {
-            self.pending.buffered[kind] += 1;
-            self.reorder.push(event);
-            self.pushed += 1;
-            if self.pushed >= BATCH / 2 {
-                self.catch_up(out);
+    pub fn push(&mut self, event: &JoinEvent, out: &mut impl Sink) {
+        self.accounted(out, |engine, out| {
+            engine.adopt_horizons(out);
+            let JoinEvent { kind, timestamp_ns, source, labels, .. } = *event;
+            out.push(Outcome::Received { kind, labels });
+            // An event never moves the watermark past itself, so this does not depend on the order of
+            // the two lines.
+            let late = timestamp_ns < engine.watermark.get_ns();
+            engine.watermark.observe(source, timestamp_ns);
+            if late {
+                engine.take_late(event, out);
+                return;
             }
-        }
-        self.check_accounting(first_new, out);
+            engine.pending.buffered[kind] += 1;
+            engine.reorder.push(event);
+            engine.pushed += 1;
+            if engine.pushed >= BATCH / 2 {
+                engine.catch_up(out);
+            }
+        });
     }
 
     #[cold]
-    fn take_late(&mut self, event: &JoinEvent, out: &mut Vec<Decision>) {
+    fn take_late(&mut self, event: &JoinEvent, out: &mut impl Sink) {
         out.push(Outcome::Late { kind: event.kind, labels: event.labels });
         self.advance(out);
         self.take(event, true, out);
@@ -160,7 +169,7 @@ impl Engine {
     /// Takes about twice as many events as have been pushed since the last time, so that it catches up when the
     /// watermark has leapt.
     #[inline(never)]
-    fn catch_up(&mut self, out: &mut Vec<Decision>) {
+    fn catch_up(&mut self, out: &mut impl Sink) {
         self.pushed = 0;
         // What the last relief made due is taken first, batch by batch.
         if self.reorder.bytes() > self.config.memory_limit_bytes / 2
@@ -175,13 +184,13 @@ impl Engine {
 
     /// The source has seen everything up to this time, in nanoseconds since the Unix epoch, and has
     /// nothing older to send.
-    pub fn heartbeat(&mut self, source: SourcePrint, timestamp_ns: u64, out: &mut Vec<Decision>) {
-        let first_new = out.len();
-        self.adopt_horizons(out);
-        self.watermark.observe(source, timestamp_ns);
-        self.advance(out);
-        self.expire_packed(EXPIRED_BY_HEARTBEAT);
-        self.check_accounting(first_new, out);
+    pub fn heartbeat(&mut self, source: SourcePrint, timestamp_ns: u64, out: &mut impl Sink) {
+        self.accounted(out, |engine, out| {
+            engine.adopt_horizons(out);
+            engine.watermark.observe(source, timestamp_ns);
+            engine.advance(out);
+            engine.expire_packed(EXPIRED_BY_HEARTBEAT);
+        });
     }
 
     /// Moves the coverage horizon of a kind up to this time, in nanoseconds since the Unix epoch:
@@ -196,30 +205,29 @@ impl Engine {
 
     /// There are no more events: takes all that are buffered and lets every window run out. Leaves
     /// every table empty and the watermark at the end of time.
-    pub fn finish(&mut self, out: &mut Vec<Decision>) {
-        let first_new = out.len();
-        self.adopt_horizons(out);
-        self.take_due(Until::TheEnd, out);
-        self.run_deadlines(Until::TheEnd, out);
+    pub fn finish(&mut self, out: &mut impl Sink) {
+        self.accounted(out, |engine, out| {
+            engine.adopt_horizons(out);
+            engine.take_due(Until::TheEnd, out);
+            engine.run_deadlines(Until::TheEnd, out);
+            engine.forget_all();
+        });
+    }
+
+    /// Every event has been taken and every window has run out.
+    fn forget_all(&mut self) {
         self.watermark.close();
         let watermark = std::mem::replace(&mut self.watermark, Watermark::new(0, 0));
-        let mut emptied = Self {
+        *self = Self {
             watermark,
             now_ns: u64::MAX,
             request_horizon_ns: self.request_horizon_ns,
             exposure_horizon_ns: self.exposure_horizon_ns,
             doubts: self.doubts,
-            pending: self.pending,
+            pending: Pending { request_ids: 0, ..self.pending },
             evicted: self.evicted,
             ..Self::new(self.config.clone())
         };
-        #[cfg(debug_assertions)]
-        {
-            emptied.counts = self.counts;
-        }
-        emptied.pending.request_ids = 0;
-        *self = emptied;
-        self.check_accounting(first_new, out);
     }
 
     /// The watermark in nanoseconds since the Unix epoch: older events are late. `None` before
@@ -272,7 +280,7 @@ impl Engine {
     }
 
     /// Moves the horizons that were set, once everything is decided that was due before.
-    pub(super) fn adopt_horizons(&mut self, out: &mut Vec<Decision>) {
+    pub(super) fn adopt_horizons(&mut self, out: &mut impl Sink) {
         if self.new_horizons.is_empty() {
             return;
         }
@@ -297,7 +305,7 @@ impl Engine {
     }
 
     /// Takes what the watermark has passed: events and deadlines, interleaved by event time.
-    pub(super) fn advance(&mut self, out: &mut Vec<Decision>) {
+    pub(super) fn advance(&mut self, out: &mut impl Sink) {
         let watermark_ns = self.watermark.get_ns();
         self.pushed = 0;
         self.take_due(Until::Before(watermark_ns), out);
@@ -305,12 +313,12 @@ impl Engine {
         self.move_to(watermark_ns);
     }
 
-    fn take_due(&mut self, until: Until, out: &mut Vec<Decision>) {
+    fn take_due(&mut self, until: Until, out: &mut impl Sink) {
         while self.take_batch(until, out) {}
     }
 
     /// Takes the events that are ready and gets the next ones ready. Returns whether there are more.
-    fn take_batch(&mut self, until: Until, out: &mut Vec<Decision>) -> bool {
+    fn take_batch(&mut self, until: Until, out: &mut impl Sink) -> bool {
         let mut batch = self.spare_batch.take().unwrap_or_default();
         self.reorder.take(until, BATCH, batch.refill());
         self.due.exchange(&mut batch);
@@ -323,12 +331,15 @@ impl Engine {
         // A group is looked at twice or so. So what is over is removed as fast as groups are added.
         let added = self.index.len().saturating_sub(groups_before).min(BATCH);
         self.expire_packed(2 * added + EXPIRED_BESIDE);
-        self.keep_memory_limit(out);
+        self.batches = self.batches.wrapping_add(1);
+        if self.batches.is_multiple_of(BATCHES_PER_LOOK) {
+            self.keep_memory_limit(out);
+        }
         !self.due.is_empty()
     }
 
     /// Takes an event in order; `guess` is where its group may be.
-    fn take_in_order(&mut self, event: &JoinEvent, guess: Handle, out: &mut Vec<Decision>) {
+    fn take_in_order(&mut self, event: &JoinEvent, guess: Handle, out: &mut impl Sink) {
         self.pending.buffered[event.kind] -= 1;
         if self.next_deadline_ns < event.timestamp_ns {
             self.run_deadlines(Until::Before(event.timestamp_ns), out);
@@ -340,7 +351,7 @@ impl Engine {
     }
 
     #[inline(never)]
-    fn take_unusual(&mut self, guess: Handle, event: &JoinEvent, out: &mut Vec<Decision>) {
+    fn take_unusual(&mut self, guess: Handle, event: &JoinEvent, out: &mut impl Sink) {
         let is_taken = self.arena.head_if_of(guess, event.request).is_some()
             && !event.lacks_an_id()
             && self.take_packed(guess, event, out);
@@ -350,7 +361,7 @@ impl Engine {
     }
 
     #[inline(never)]
-    fn take(&mut self, event: &JoinEvent, late: bool, out: &mut Vec<Decision>) {
+    fn take(&mut self, event: &JoinEvent, late: bool, out: &mut impl Sink) {
         if event.lacks_an_id() {
             self.take_without_id(event, late, out);
             return;
@@ -383,7 +394,7 @@ impl Engine {
         self.try_pack(group);
     }
 
-    fn take_without_id(&mut self, event: &JoinEvent, late: bool, out: &mut Vec<Decision>) {
+    fn take_without_id(&mut self, event: &JoinEvent, late: bool, out: &mut impl Sink) {
         let labels = event.labels;
         let subject = Subject::at(event.timestamp_ns);
         match event.kind {
@@ -430,16 +441,4 @@ impl Engine {
         looked_back_to_ns >= self.exposure_horizon_ns
             && !self.doubts.is_click_in_doubt(&self.config, click_ns)
     }
-
-    #[cfg(debug_assertions)]
-    pub(super) fn check_accounting(&mut self, first_new: usize, out: &[Decision]) {
-        if let Some(counts) = &mut self.counts {
-            counts.extend(&out[first_new..]);
-            let balance = self.pending.check_accounting(counts);
-            debug_assert!(balance.is_ok(), "not every event is in exactly one place: {balance:?}");
-        }
-    }
-
-    #[cfg(not(debug_assertions))]
-    pub(super) fn check_accounting(&mut self, _first_new: usize, _out: &[Decision]) {}
 }

@@ -1,8 +1,9 @@
 //! The memory bound: what is given up when it is reached, and what is said of it.
 
+use super::decision::Sink;
 use super::engine::Engine;
 use super::index::Place;
-use super::open::{Decision, Group, Key, Pair};
+use super::open::{Group, Key, Pair};
 use super::packed::arena::{Handle, SEGMENT_BYTES};
 use super::packed::entry::Tag;
 use super::packed::head::KEPT_STEP_NS;
@@ -85,16 +86,16 @@ struct TakenOut {
 impl Engine {
     /// Evicts every request id whose newest sighting is at `until_ns` or before, in nanoseconds since the
     /// Unix epoch: docs/semantics.md, "The memory bound". What is decided by that is appended to `out`.
-    pub fn evict_until(&mut self, until_ns: u64, out: &mut Vec<Decision>) {
-        let first_new = out.len();
-        self.adopt_horizons(out);
-        self.advance(out);
-        self.evict(until_ns, out);
-        self.check_accounting(first_new, out);
+    pub fn evict_until(&mut self, until_ns: u64, out: &mut impl Sink) {
+        self.accounted(out, |engine, out| {
+            engine.adopt_horizons(out);
+            engine.advance(out);
+            engine.evict(until_ns, out);
+        });
     }
 
     /// Evicts the oldest state until the rest keeps the bound.
-    pub(super) fn keep_memory_limit(&mut self, out: &mut Vec<Decision>) {
+    pub(super) fn keep_memory_limit(&mut self, out: &mut impl Sink) {
         let limit_bytes = self.config.memory_limit_bytes;
         while self.memory_bytes() + HEADROOM_BYTES > limit_bytes {
             // Room that many at a time have needed before is no reason to forget anything now.
@@ -136,7 +137,7 @@ impl Engine {
         }
     }
 
-    fn evict(&mut self, until_ns: u64, out: &mut Vec<Decision>) {
+    fn evict(&mut self, until_ns: u64, out: &mut impl Sink) {
         let mut newest = Newest::default();
         let packed = self.oldest_packed(until_ns, &mut newest);
         let open = self.oldest_open(until_ns, &mut newest);
@@ -274,7 +275,7 @@ impl Engine {
     }
 
     /// Ends whatever waits in an open group without finding it broken.
-    fn give_up(&mut self, key: Key, out: &mut Vec<Decision>) {
+    fn give_up(&mut self, key: Key, out: &mut impl Sink) {
         let Some(group) = self.open.groups.get_mut(key) else { return };
         if let Some((_, waiting)) = group.waiting_request.take() {
             self.pending.requests -= 1;

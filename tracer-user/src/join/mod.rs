@@ -29,6 +29,7 @@ mod adapter;
 mod block;
 mod compare;
 mod config;
+mod decision;
 mod doubts;
 mod due;
 mod engine;
@@ -52,6 +53,7 @@ mod tests;
 
 pub use adapter::Join;
 pub use config::{JoinConfig, Reports};
+pub use decision::Sink;
 pub use engine::Engine;
 pub use event::{ItemPrint, JoinEvent, LabelsKey, RequestPrint, SourcePrint};
 pub use evict::Evicted;

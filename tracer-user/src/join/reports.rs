@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::decision::{Decision, Sink};
 use super::engine::Engine;
 use super::event::{JoinEvent, LabelsKey, SourcePrint, click_of_process};
-use super::open::{Decision, Key, Timeline, Waiting};
+use super::open::{Key, Timeline, Waiting};
 use super::time::Until;
 use crate::domain::{Edge, LinkOutcome, Outcome, Subject};
 
@@ -36,7 +37,7 @@ impl Process {
 
 impl Engine {
     /// A report covers every click of its process in the window before it. It is not judged itself.
-    pub(super) fn take_report(&mut self, event: &JoinEvent, out: &mut Vec<Decision>) {
+    pub(super) fn take_report(&mut self, event: &JoinEvent, out: &mut impl Sink) {
         if self.config.reports.is_none() {
             return;
         }
@@ -58,7 +59,7 @@ impl Engine {
     }
 
     /// A click that is not a duplicate waits for the report that covers it.
-    pub(super) fn await_report(&mut self, event: &JoinEvent, click: Waiting, out: &mut Vec<Decision>) {
+    pub(super) fn await_report(&mut self, event: &JoinEvent, click: Waiting, out: &mut impl Sink) {
         if !event.wants_report {
             return;
         }
@@ -77,7 +78,7 @@ impl Engine {
     }
 
     /// The deadline of clicks of the process: no report covers them.
-    pub(super) fn judge_reports(&mut self, process_key: Key, until: Until, out: &mut Vec<Decision>) {
+    pub(super) fn judge_reports(&mut self, process_key: Key, until: Until, out: &mut impl Sink) {
         let window_ns = self.config.report_window_ns;
         let is_due = |timestamp_ns: u64| until.is_due(timestamp_ns.saturating_add(window_ns));
         let Some(process) = self.processes.get_mut(process_key) else { return };

@@ -53,6 +53,7 @@ impl Engine {
         }
         // The first look at the deadlines finds out.
         engine.next_deadline_ns = 0;
+        engine.next_open_deadline_ns = 0;
         #[cfg(debug_assertions)]
         {
             engine.counts = None;

@@ -22,12 +22,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::decision::Sink;
 use super::doubts::Doubts;
 use super::engine::Engine;
 use super::event::{JoinEvent, SourcePrint};
 use super::evict::Evicted;
 use super::fingerprint::Fingerprinter;
-use super::open::{Decision, Group, Key, Pair};
+use super::open::{Group, Key, Pair};
 use super::packed::arena::{Block, Class, SEGMENT_LINES};
 use super::packed::line::Line;
 use super::packed::waits::{Wait, WaitKey};
@@ -108,16 +109,11 @@ const LINE_WORDS: usize = 8;
 impl Engine {
     /// The whole state as it is now, in a form that can be read while the join goes on. `prints` and
     /// `labels` are what gave the events their fingerprints and keys. Appends what is decided by now.
-    pub fn snapshot(
-        &mut self,
-        prints: &Fingerprinter,
-        labels: Vec<Labels>,
-        out: &mut Vec<Decision>,
-    ) -> Snapshot {
-        let first_new = out.len();
-        self.adopt_horizons(out);
-        self.advance(out);
-        self.check_accounting(first_new, out);
+    pub fn snapshot(&mut self, prints: &Fingerprinter, labels: Vec<Labels>, out: &mut impl Sink) -> Snapshot {
+        self.accounted(out, |engine, out| {
+            engine.adopt_horizons(out);
+            engine.advance(out);
+        });
         debug_assert!(self.due.is_empty(), "an event that is neither buffered nor taken");
         let state = SnapshotState {
             prints: prints.clone(),

@@ -313,7 +313,6 @@ fn join_input(
 struct Replay {
     engine: Engine,
     labels: LabelsTable,
-    decisions: Vec<Outcome<LabelsKey>>,
     lines: u64,
     rejected: u64,
 }
@@ -327,7 +326,7 @@ impl Replay {
             engine.set_horizon(Kind::Request, start_ns);
             engine.set_horizon(Kind::Exposure, start_ns);
         }
-        Self { engine, labels, decisions: Vec::new(), lines: 0, rejected: 0 }
+        Self { engine, labels, lines: 0, rejected: 0 }
     }
 
     /// Names the rejected lines of a batch that is taken next, as long as there are few.
@@ -348,15 +347,13 @@ impl Replay {
             let Recorded { kind, timestamp_ns, source, pid, request, item, labels } = *event;
             let (labels, wants_report) = keys[labels];
             let event = JoinEvent { timestamp_ns, request, item, source, pid, labels, kind, wants_report };
-            self.engine.push(&event, &mut self.decisions);
-            self.decisions.drain(..).for_each(|decision| visit(&decision, &self.labels));
+            self.engine.push(&event, &mut |decision| visit(&decision, &self.labels));
         }
     }
 
     /// Lets every window run out. Returns what was given up to keep the memory limit.
     fn finish(mut self, mut visit: impl FnMut(&Outcome<LabelsKey>, &LabelsTable)) -> Evicted {
-        self.engine.finish(&mut self.decisions);
-        self.decisions.iter().for_each(|decision| visit(decision, &self.labels));
+        self.engine.finish(&mut |decision| visit(&decision, &self.labels));
         self.engine.evicted()
     }
 

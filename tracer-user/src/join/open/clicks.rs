@@ -1,8 +1,9 @@
 //! A click of an open group, from its arrival until its exposure is known or known to be missing.
 
-use super::{Decision, Engine, Fate, Key, Linked, Pair, Waiting, linked_click};
+use super::{Engine, Fate, Key, Linked, Pair, Waiting, linked_click};
 use crate::domain::{Edge, Kind, LinkOutcome, Outcome, Subject, TripleOutcome};
 use crate::join::config::JoinConfig;
+use crate::join::decision::{Decision, Sink};
 use crate::join::doubts::Doubts;
 use crate::join::event::{self, ItemPrint, JoinEvent, LabelsKey, RequestPrint, triple};
 use crate::join::time::Until;
@@ -13,7 +14,7 @@ impl Engine {
         group_key: Key,
         event: &JoinEvent,
         late: bool,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) {
         let JoinEvent { timestamp_ns, labels, item, .. } = *event;
         let remembered_until_ns = timestamp_ns.saturating_add(self.config.click_retention_ns());
@@ -49,7 +50,7 @@ impl Engine {
         pair_key: Key,
         click_ns: u64,
         click: Waiting,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) {
         let Waiting { labels, follows_doubt, .. } = click;
         let deadline_ns = click_ns.saturating_add(self.config.skew_ns);
@@ -90,7 +91,7 @@ impl Engine {
     }
 
     /// The deadline of clicks of the pair: their exposure did not come.
-    pub(super) fn judge_clicks(&mut self, pair_key: Key, until: Until, out: &mut Vec<Decision>) {
+    pub(super) fn judge_clicks(&mut self, pair_key: Key, until: Until, out: &mut impl Sink) {
         let skew_ns = self.config.skew_ns;
         let is_due = |timestamp_ns: u64| until.is_due(timestamp_ns.saturating_add(skew_ns));
         while let Some(pair) = self.open.pairs.get_mut(pair_key)
@@ -117,7 +118,7 @@ impl Engine {
         click_ns: u64,
         Waiting { labels, late, .. }: Waiting,
         outcome: LinkOutcome,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) {
         self.pending.clicks -= 1;
         let Some(pair) = self.open.pairs.get(pair_key) else { return };
@@ -164,7 +165,7 @@ pub(in super::super) fn unlinked_click(
     outcome: LinkOutcome,
     subject: Subject,
     labels: LabelsKey,
-    out: &mut Vec<Decision>,
+    out: &mut impl Sink,
 ) {
     let triple = if outcome == LinkOutcome::Unseen { TripleOutcome::Unseen } else { TripleOutcome::Broken };
     out.push(Outcome::Link { edge: Edge::ExposureClick, outcome, subject, delay_ns: None, labels });

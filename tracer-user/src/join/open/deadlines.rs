@@ -1,7 +1,7 @@
 //! What happens when event time passes a moment.
 
 use super::{Engine, Key, Open, Slab};
-use crate::join::open::Decision;
+use crate::join::decision::Sink;
 use crate::join::reports::Process;
 use crate::join::time::Until;
 use crate::join::time::queue::Queue;
@@ -71,19 +71,36 @@ impl Deadlines {
 impl Engine {
     /// Says that there is a deadline at this time, so that it is not missed.
     pub(in super::super) fn note_deadline(&mut self, deadline_ns: u64) {
+        self.next_open_deadline_ns = self.next_open_deadline_ns.min(deadline_ns);
+        self.note_packed_deadline(deadline_ns);
+    }
+
+    /// The same of a packed group.
+    pub(in super::super) fn note_packed_deadline(&mut self, deadline_ns: u64) {
         self.next_deadline_ns = self.next_deadline_ns.min(deadline_ns);
     }
 
     /// Runs every deadline that is due. No judgement depends on another one, so their order does
     /// not matter; forgetting comes last because a judgement may need what is forgotten at the same
     /// moment, and a group after its pairs.
-    pub(in super::super) fn run_deadlines(&mut self, until: Until, out: &mut Vec<Decision>) {
+    pub(in super::super) fn run_deadlines(&mut self, until: Until, out: &mut impl Sink) {
         if !until.is_due(self.next_deadline_ns) {
             return;
         }
-        let is_due = |deadline_ns: &u64| until.is_due(*deadline_ns);
         self.judge_packed_requests(until, out);
         self.judge_packed_waits(until, out);
+        if until.is_due(self.next_open_deadline_ns) {
+            self.run_open_deadlines(until, out);
+            self.next_open_deadline_ns = self.deadlines.first_ns();
+        }
+        let packed_ns = self.packed_deadline_ns().unwrap_or(u64::MAX);
+        self.next_deadline_ns = packed_ns.min(self.next_open_deadline_ns);
+    }
+
+    /// Those of open groups and of processes.
+    #[inline(never)]
+    fn run_open_deadlines(&mut self, until: Until, out: &mut impl Sink) {
+        let is_due = |deadline_ns: &u64| until.is_due(*deadline_ns);
         while let Some(group) = self.deadlines.request.pop_if(is_due) {
             self.judge_request(group, until, out);
         }
@@ -100,8 +117,6 @@ impl Engine {
         if let Until::Before(time_ns) = until {
             self.forget_before(time_ns);
         }
-        let packed_ns = self.packed_deadline_ns().unwrap_or(u64::MAX);
-        self.next_deadline_ns = self.deadlines.first_ns().min(packed_ns);
     }
 
     fn forget_before(&mut self, time_ns: u64) {

@@ -1,8 +1,9 @@
 //! An exposure of an open group, from its arrival until its request is known or known to be missing.
 
-use super::{Decision, Engine, Exposure, Fate, FollowsDoubt, Key, Linked, Pair, Waiting, linked_click};
+use super::{Engine, Exposure, Fate, FollowsDoubt, Key, Linked, Pair, Waiting, linked_click};
 use crate::domain::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
 use crate::join::config::JoinConfig;
+use crate::join::decision::{Decision, Sink};
 use crate::join::doubts::Doubts;
 use crate::join::event::{JoinEvent, LabelsKey, unlinked_exposure};
 use crate::join::time::Until;
@@ -13,7 +14,7 @@ impl Engine {
         group_key: Key,
         event: &JoinEvent,
         late: bool,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) {
         let JoinEvent { timestamp_ns, labels, item, .. } = *event;
         let retention_ns = self.config.click_retention_ns();
@@ -57,7 +58,7 @@ impl Engine {
         pair_key: Key,
         timestamp_ns: u64,
         event: Waiting,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) -> Option<Fate> {
         let deadline_ns = timestamp_ns.saturating_add(self.config.skew_ns);
         let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
@@ -88,7 +89,7 @@ impl Engine {
     }
 
     /// An exposure was sighted: the request it answers is exposed.
-    fn expose_request(&mut self, group_key: Key, exposure_ns: u64, out: &mut Vec<Decision>) {
+    fn expose_request(&mut self, group_key: Key, exposure_ns: u64, out: &mut impl Sink) {
         let from_ns = exposure_ns.saturating_sub(self.config.exposure_window_ns);
         let to_ns = exposure_ns.saturating_add(self.config.skew_ns);
         let Some(group) = self.open.groups.get_mut(group_key) else { return };
@@ -118,7 +119,7 @@ impl Engine {
         pair_key: Key,
         sighted_ns: u64,
         opened_ns: u64,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) {
         let from_ns = sighted_ns.saturating_sub(self.config.skew_ns);
         let to_ns = sighted_ns.saturating_add(self.config.click_window_ns);
@@ -152,7 +153,7 @@ impl Engine {
     }
 
     /// The deadline of exposures of the group: their request did not come.
-    pub(super) fn judge_exposures(&mut self, group_key: Key, until: Until, out: &mut Vec<Decision>) {
+    pub(super) fn judge_exposures(&mut self, group_key: Key, until: Until, out: &mut impl Sink) {
         let skew_ns = self.config.skew_ns;
         let is_due = |timestamp_ns: u64| until.is_due(timestamp_ns.saturating_add(skew_ns));
         while let Some(group) = self.open.groups.get_mut(group_key)
@@ -170,7 +171,7 @@ impl Engine {
         pair_key: Key,
         timestamp_ns: u64,
         is_covered: bool,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) {
         let (link, triple_outcome) = if is_covered {
             (LinkOutcome::Orphan, TripleOutcome::Broken)
@@ -192,8 +193,9 @@ impl Engine {
         } else {
             exposure_link(link, unlinked_exposure(timestamp_ns, request), None, labels)
         });
-        let triple = |click: &Linked| click.triple(&self.doubts, &self.config, request, item, outcome);
-        out.extend(clicks.iter().map(triple));
+        for click in clicks {
+            out.push(click.triple(&self.doubts, &self.config, request, item, outcome));
+        }
     }
 }
 

@@ -29,13 +29,11 @@ pub(super) use slab::{Key, Slab};
 pub(super) use timeline::Timeline;
 
 use super::config::JoinConfig;
+use super::decision::Decision;
 use super::engine::Engine;
 use super::event::{ItemPrint, LabelsKey, RequestPrint};
 use super::index::Place;
 use crate::domain::{Edge, LinkOutcome, Outcome, Subject, TripleOutcome};
-
-/// An outcome inside the join.
-pub(super) type Decision = Outcome<LabelsKey>;
 
 /// Every open group, and the pairs of all of them.
 #[derive(Debug, Default)]

@@ -1,8 +1,9 @@
 //! A request of an open group, from its arrival until something was shown for it or its window has
 //! run out.
 
-use super::{Decision, Engine, Key, Waiting};
+use super::{Engine, Key, Waiting};
 use crate::domain::{Edge, Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
+use crate::join::decision::Sink;
 use crate::join::event::JoinEvent;
 use crate::join::time::Until;
 
@@ -12,7 +13,7 @@ impl Engine {
         group_key: Key,
         event: &JoinEvent,
         late: bool,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) {
         let JoinEvent { timestamp_ns, labels, .. } = *event;
         let remembered_until_ns = timestamp_ns.saturating_add(self.config.request_retention_ns());
@@ -49,7 +50,7 @@ impl Engine {
     }
 
     /// A request was sighted: links every exposure that it is a request for.
-    fn complete_exposures(&mut self, group_key: Key, request_ns: u64, out: &mut Vec<Decision>) {
+    fn complete_exposures(&mut self, group_key: Key, request_ns: u64, out: &mut impl Sink) {
         let from_ns = request_ns.saturating_sub(self.config.skew_ns);
         let to_ns = request_ns.saturating_add(self.config.exposure_window_ns);
         let Some(group) = self.open.groups.get_mut(group_key) else { return };
@@ -67,16 +68,15 @@ impl Engine {
             });
             self.pending.exposures -= 1;
             self.pending.triples -= clicks.len() as u64;
-            out.extend(clicks.iter().map(|click| Outcome::Triple {
-                outcome,
-                subject: Subject::at(click.click_ns),
-                labels: click.labels,
-            }));
+            for click in clicks {
+                let subject = Subject::at(click.click_ns);
+                out.push(Outcome::Triple { outcome, subject, labels: click.labels });
+            }
         }
     }
 
     /// The deadline of the group's new request: was anything shown for it?
-    pub(super) fn judge_request(&mut self, group_key: Key, until: Until, out: &mut Vec<Decision>) {
+    pub(super) fn judge_request(&mut self, group_key: Key, until: Until, out: &mut impl Sink) {
         let window_ns = self.config.exposure_window_ns;
         let is_due =
             |(timestamp_ns, _): &mut (u64, Waiting)| until.is_due(timestamp_ns.saturating_add(window_ns));

@@ -141,18 +141,26 @@ impl Segment {
     }
 
     /// Its lines, to be changed. Nobody changes what was given back, which has none.
+    #[inline(always)]
     fn lines_mut(&mut self) -> &mut [Line; SEGMENT_LINES] {
         if self.own.is_none() {
             self.take_back();
         }
-        self.own.get_or_insert_with(|| Block::filled(Line::ZERO))
+        self.own.get_or_insert_with(no_lines)
     }
 
     /// Ends the sharing of its lines, which are copied only if the snapshot still reads them.
     #[cold]
+    #[inline(never)]
     fn take_back(&mut self) {
         self.own = self.shared.take().map(Arc::unwrap_or_clone);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn no_lines() -> Block {
+    Block::filled(Line::ZERO)
 }
 
 /// Every segment in use.

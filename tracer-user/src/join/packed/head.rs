@@ -135,9 +135,25 @@ impl<L: Borrow<Line>> Head<L> {
         self.has(HAS_REQUEST_AT_BASE)
     }
 
-    pub(in super::super) fn begins_with_its_only_request(&self) -> bool {
+    /// Where the next entry goes and its time since the base, if this is the head of a group of this request, that was sighted
+    /// once, at the base, and if that is within `window_ns` before the entry.
+    #[inline(always)]
+    pub(super) fn after_its_only_request(
+        &self,
+        request: RequestPrint,
+        timestamp_ns: u64,
+        window_ns: u64,
+    ) -> Option<(EntryPlace, u64)> {
         let flags = self.word(ABOUT) >> FLAGS_SHIFT;
-        flags & (HAS_REQUEST_AT_BASE | HAS_REQUEST_ENTRIES) == HAS_REQUEST_AT_BASE
+        // More than any window when it is before the base.
+        let since_base_ns = timestamp_ns.wrapping_sub(self.base_ns());
+        if flags & (IS_LIVE | HAS_REQUEST_AT_BASE | HAS_REQUEST_ENTRIES) != IS_LIVE | HAS_REQUEST_AT_BASE
+            || self.request() != request
+            || since_base_ns > window_ns.min(MAX_SPAN_NS)
+        {
+            return None;
+        }
+        PLACES.get(self.entries()).map(|place| (*place, since_base_ns))
     }
 
     pub(in super::super) fn request_waits(&self) -> bool {
@@ -200,11 +216,16 @@ impl<L: BorrowMut<Line>> Head<L> {
     /// Keeps the group until this time at least.
     #[inline(always)]
     pub(in super::super) fn keep_until(&mut self, until_ns: u64) {
-        let since_base_ns = until_ns.saturating_sub(self.base_ns());
+        self.keep_for(until_ns.saturating_sub(self.base_ns()));
+    }
+
+    /// Keeps the group at least so long from its base on.
+    #[inline(always)]
+    fn keep_for(&mut self, since_base_ns: u64) {
         let kept = if since_base_ns < IN_STEPS {
             since_base_ns
         } else {
-            (IN_STEPS + since_base_ns.div_ceil(KEPT_STEP_NS)).min(NO_END)
+            (IN_STEPS + (since_base_ns - 1) / KEPT_STEP_NS + 1).min(NO_END)
         };
         let word = self.word(KEPT);
         *self.word_mut(KEPT) = word << 32 >> 32 | kept.max(word >> 32) << 32;
@@ -239,6 +260,24 @@ impl<L: BorrowMut<Line>> Head<L> {
         self.keep_until(until_ns);
         let extent = self.extent_of(handle, place);
         NewEntry { number: number as u8, place, extent, since_base_ns: timestamp_ns - self.base_ns() }
+    }
+
+    /// There is one more exposure, the next entry is that of `place`, and the group is kept for `kept_ns` from its base on. The
+    /// request no longer waits. Returns the labels of the request if it did, and the extent of the exposure.
+    #[inline(always)]
+    pub(super) fn add_exposure(
+        &mut self,
+        handle: Handle,
+        place: EntryPlace,
+        item: ItemPrint,
+        kept_ns: u64,
+    ) -> (Option<LabelsKey>, Handle) {
+        let about = self.word(ABOUT);
+        let waited = self.request_waits().then(|| self.labels());
+        *self.word_mut(ABOUT) = (about & !(REQUEST_WAITS << FLAGS_SHIFT)) + (1 << ENTRIES_SHIFT);
+        *self.word_mut(6) |= bits_of(item);
+        self.keep_for(kept_ns);
+        (waited, self.extent_of(handle, place))
     }
 }
 

@@ -4,18 +4,21 @@
 //! that adds an entry touches the head and one more line. Entries are in no order that could be relied on: a late event
 //! leaves an earlier time behind a later one.
 
+use std::borrow::Borrow;
 use std::ops::Range;
 
 use super::arena::{Arena, Class, Handle};
 use super::entry::{Entry, Tag};
 use super::head::{EXTENTS, EntryPlace, Head, MAX_ENTRIES, NewEntry, PLACES};
 use super::line::{LINE_ENTRIES, Line, PAIR_ENTRIES};
+use crate::domain::TripleOutcome;
 use crate::join::event::{ItemPrint, LabelsKey, RequestPrint};
 use crate::join::prefetch::prefetch;
 
 /// What a group was like that an exposure was added to.
 pub(super) struct Added {
-    pub(super) base_ns: u64,
+    /// Time between the request and the exposure.
+    pub(super) since_base_ns: u64,
     /// Labels of the request at the base, if it waited.
     pub(super) waited: Option<LabelsKey>,
 }
@@ -68,7 +71,8 @@ impl Arena {
     /// are if the item may be known.
     #[inline]
     pub(in super::super) fn prefetch_entries(&self, handle: Handle, item: ItemPrint) {
-        let Some(head) = self.live_head(handle) else { return };
+        // What is no head, or no longer one, leads nowhere or somewhere else: nothing is lost but the time.
+        let head = Head(self.line(handle, 0));
         if head.may_have(item) {
             self.prefetch_all_entries(handle);
         } else if let Some(place) = PLACES.get(head.entries())
@@ -94,32 +98,30 @@ impl Arena {
         }
     }
 
-    /// Adds an exposure to the group at this place and remembers it until `until_ns`, if it is of this request id, can hold
-    /// the entry, and `is_wanted` says so of its head. The request at its base then waits no longer. Does nothing, also
-    /// while the group is shared with a snapshot, and returns `None` otherwise.
+    /// Adds an exposure to the group at this place, if that is a group of this request, has room for it and no entry of its item,
+    /// and if the request was sighted once, first of all, and within `windows.exposure_ns` before it. The request then waits no
+    /// longer. Does nothing, also while the group is shared with a snapshot, and returns `None` otherwise.
     #[inline(always)]
     pub(super) fn add_exposure(
         &mut self,
         handle: Handle,
         request: RequestPrint,
-        entry: Entry,
-        until_ns: u64,
-        is_wanted: impl FnOnce(&Head<&mut Line>) -> bool,
+        (timestamp_ns, item): (u64, ItemPrint),
+        (window_ns, retention_ns): (u64, u64),
     ) -> Option<Added> {
         let mut head = self.own_first_line_of(handle, Class::Head).map(Head)?;
-        if !head.is_live()
-            || head.request() != request
-            || !head.can_hold(entry.timestamp_ns)
-            || !is_wanted(&head)
-        {
-            return None;
+        let (place, since_base_ns) = head.after_its_only_request(request, timestamp_ns, window_ns)?;
+        if head.may_have(item) {
+            if self.has_entry_of(handle, item) {
+                return None;
+            }
+            head = self.own_first_line_of(handle, Class::Head).map(Head)?;
         }
-        let waited = head.request_waits().then(|| head.labels());
-        head.stop_waiting();
-        let base_ns = head.base_ns();
-        let new = head.add(handle, entry, until_ns);
-        self.put(handle, new, entry);
-        Some(Added { base_ns, waited })
+        let kept_ns = since_base_ns.saturating_add(retention_ns);
+        let (waited, extent) = head.add_exposure(handle, place, item, kept_ns);
+        let tag = Tag::Exposure(TripleOutcome::Complete);
+        self.put(handle, place, extent, (item, tag, since_base_ns));
+        Some(Added { since_base_ns, waited })
     }
 
     /// Adds an entry to a group that can hold it, and remembers the group until `until_ns`. Returns the number of the
@@ -129,17 +131,22 @@ impl Arena {
         let mut head = self.head_mut(handle);
         debug_assert!(head.can_hold(entry.timestamp_ns), "an entry that cannot be packed");
         let new = head.add(handle, entry, until_ns);
-        let number = new.number;
-        self.put(handle, new, entry);
+        let NewEntry { number, place, extent, since_base_ns } = new;
+        self.put(handle, place, extent, (entry.item, entry.tag, since_base_ns));
         number
     }
 
     #[inline(always)]
-    fn put(&mut self, handle: Handle, new: NewEntry, entry: Entry) {
-        let NewEntry { place, extent, since_base_ns, .. } = new;
+    fn put(
+        &mut self,
+        handle: Handle,
+        place: EntryPlace,
+        extent: Handle,
+        (item, tag, since_base_ns): (ItemPrint, Tag, u64),
+    ) {
         let extent = if place.is_first { self.add_extent(handle, place) } else { extent };
         let line = self.line_mut(extent, usize::from(place.line));
-        line.put(lane_of(extent, place), entry.item, entry.tag, since_base_ns);
+        line.put(lane_of(extent, place), item, tag, since_base_ns);
     }
 
     /// A new extent for an entry that is the first of one.
@@ -187,6 +194,16 @@ impl Arena {
         });
     }
 
+    /// Whether this item has an entry.
+    #[inline(never)]
+    fn has_entry_of(&self, handle: Handle, item: ItemPrint) -> bool {
+        let mut found = 0;
+        self.walk(handle, &Head(self.line(handle, 0)), |line, lanes| {
+            found |= line.lanes_of(item) & ((1 << lanes.end) - (1 << lanes.start));
+        });
+        found != 0
+    }
+
     /// Every entry, in the order of their addition. A request at the base is the first.
     pub(in super::super) fn entries(&self, handle: Handle) -> Vec<Entry> {
         let head = self.head(handle);
@@ -223,7 +240,12 @@ impl Arena {
     }
 
     /// Calls `visit` with every line that has entries of the group, and their lanes.
-    fn walk(&self, handle: Handle, head: &Head, mut visit: impl FnMut(&Line, Range<usize>)) {
+    fn walk<L: Borrow<Line>>(
+        &self,
+        handle: Handle,
+        head: &Head<L>,
+        mut visit: impl FnMut(&Line, Range<usize>),
+    ) {
         let mut left = head.entries();
         let mut visit_all = |lines: &[Line], lanes: Range<usize>| {
             for line in lines {

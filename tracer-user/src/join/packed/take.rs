@@ -4,14 +4,15 @@ use super::arena::Handle;
 use super::entry::{Entry, Tag};
 use super::record::Added;
 use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject, TripleOutcome};
+use crate::join::decision::Sink;
 use crate::join::engine::Engine;
 use crate::join::event::{ItemPrint, JoinEvent, LabelsKey, triple};
 use crate::join::index::Place;
-use crate::join::open::{Decision, Waiting, exposure_link, linked_click};
+use crate::join::open::{Waiting, exposure_link, linked_click};
 
 impl Engine {
     /// The first event of a request id, in order: packed from the beginning.
-    pub(in super::super) fn add_packed(&mut self, event: &JoinEvent, out: &mut Vec<Decision>) {
+    pub(in super::super) fn add_packed(&mut self, event: &JoinEvent, out: &mut impl Sink) {
         let JoinEvent { timestamp_ns, request, labels, kind, .. } = *event;
         if kind != Kind::Request {
             let handle = self.arena.new_group(request, timestamp_ns, false, None);
@@ -38,24 +39,18 @@ impl Engine {
         &mut self,
         place: Handle,
         event: &JoinEvent,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) -> bool {
         let JoinEvent { timestamp_ns, request, item, labels, kind, .. } = *event;
         if kind != Kind::Exposure || item.is_missing() {
             return false;
         }
-        let entry = Entry { timestamp_ns, item, tag: Tag::Exposure(TripleOutcome::Complete) };
-        let until_ns = self.remembered_until_ns(entry.tag, timestamp_ns);
-        let added = self.arena.add_exposure(place, request, entry, until_ns, |head| {
-            head.begins_with_its_only_request()
-                && !head.may_have(item)
-                && timestamp_ns - head.base_ns() <= self.config.exposure_window_ns
-        });
-        let Some(Added { base_ns, waited }) = added else { return false };
+        let windows = (self.config.exposure_window_ns, self.config.click_retention_ns());
+        let added = self.arena.add_exposure(place, request, (timestamp_ns, item), windows);
+        let Some(Added { since_base_ns: delay_ns, waited }) = added else { return false };
         if let Some(labels) = waited {
             self.shown(labels, out);
         }
-        let delay_ns = timestamp_ns - base_ns;
         out.push(exposure_link(LinkOutcome::Linked, Subject::at(timestamp_ns), Some(delay_ns), labels));
         true
     }
@@ -66,7 +61,7 @@ impl Engine {
         &mut self,
         handle: Handle,
         event: &JoinEvent,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) -> bool {
         if !self.arena.head(handle).can_hold(event.timestamp_ns) {
             return false;
@@ -80,7 +75,7 @@ impl Engine {
     }
 
     /// A request that is not a repetition begins anew, which only an open group can do.
-    fn repeat_request(&mut self, handle: Handle, event: &JoinEvent, out: &mut Vec<Decision>) -> bool {
+    fn repeat_request(&mut self, handle: Handle, event: &JoinEvent, out: &mut impl Sink) -> bool {
         let JoinEvent { timestamp_ns, labels, .. } = *event;
         let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
         if self.latest_request(handle, from_ns, |tag| tag == Tag::Request).is_none() {
@@ -92,7 +87,7 @@ impl Engine {
         true
     }
 
-    fn add_exposure(&mut self, handle: Handle, event: &JoinEvent, out: &mut Vec<Decision>) -> bool {
+    fn add_exposure(&mut self, handle: Handle, event: &JoinEvent, out: &mut impl Sink) -> bool {
         let JoinEvent { timestamp_ns, labels, item, .. } = *event;
         let from_ns = timestamp_ns.saturating_sub(self.config.exposure_window_ns);
         let (opened_ns, click_waits) = self.exposure_of(handle, item);
@@ -131,7 +126,7 @@ impl Engine {
 
     /// The request at the base has an exposure. While it waits, its window has not run out, and it is not after the
     /// exposure.
-    fn stop_waiting(&mut self, handle: Handle, out: &mut Vec<Decision>) {
+    fn stop_waiting(&mut self, handle: Handle, out: &mut impl Sink) {
         let mut head = self.arena.head_mut(handle);
         let labels = head.labels();
         head.stop_waiting();
@@ -140,12 +135,12 @@ impl Engine {
 
     /// A request of these labels no longer waits for an exposure.
     #[inline(never)]
-    fn shown(&mut self, labels: LabelsKey, out: &mut Vec<Decision>) {
+    fn shown(&mut self, labels: LabelsKey, out: &mut impl Sink) {
         self.pending.requests -= 1;
         out.push(Outcome::Request { outcome: RequestOutcome::Exposed, labels });
     }
 
-    fn add_click(&mut self, handle: Handle, event: &JoinEvent, out: &mut Vec<Decision>) -> bool {
+    fn add_click(&mut self, handle: Handle, event: &JoinEvent, out: &mut impl Sink) -> bool {
         let JoinEvent { timestamp_ns, labels, item, .. } = *event;
         let from_ns = timestamp_ns.saturating_sub(self.config.click_window_ns);
         let (mut first_ns, mut sighted_ns, mut fate) = (None, None, None);

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::arena::Handle;
 use super::entry::Tag;
 use crate::domain::{LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+use crate::join::decision::Sink;
 use crate::join::engine::Engine;
 use crate::join::event::{self, ItemPrint, LabelsKey};
-use crate::join::open::{Decision, exposure_link, unlinked_click};
+use crate::join::open::{exposure_link, unlinked_click};
 use crate::join::time::Until;
 use crate::join::time::wheel::NO_BUCKET;
 
@@ -33,7 +34,7 @@ impl Engine {
         let is_new = head.expiry_bucket() == NO_BUCKET;
         let requests = if is_new { &mut self.new_requests } else { &mut self.waiting_requests };
         requests.push(request_ns, handle);
-        self.note_deadline(request_ns.saturating_add(self.config.exposure_window_ns));
+        self.note_packed_deadline(request_ns.saturating_add(self.config.exposure_window_ns));
     }
 
     /// When the first of what waits in packed groups stops waiting.
@@ -48,7 +49,7 @@ impl Engine {
     /// The deadline of requests of packed groups: was anything shown for them? The place may have come
     /// to another group meanwhile; if that waits since the same time, it is due as well. From here on the
     /// wheel has the group.
-    pub(in super::super) fn judge_packed_requests(&mut self, until: Until, out: &mut Vec<Decision>) {
+    pub(in super::super) fn judge_packed_requests(&mut self, until: Until, out: &mut impl Sink) {
         let window_ns = self.config.exposure_window_ns;
         let is_due = |request_ns: &u64| until.is_due(request_ns.saturating_add(window_ns));
         while let Some((request_ns, handle)) = self.new_requests.pop_entry_if(is_due) {
@@ -62,7 +63,7 @@ impl Engine {
         }
     }
 
-    fn judge_packed_request(&mut self, request_ns: u64, handle: Handle, out: &mut Vec<Decision>) {
+    fn judge_packed_request(&mut self, request_ns: u64, handle: Handle, out: &mut impl Sink) {
         let Some(head) = self.arena.head_if_live(handle).filter(|head| head.base_ns() == request_ns) else {
             return;
         };
@@ -80,13 +81,13 @@ impl Engine {
     pub(super) fn await_match(&mut self, handle: Handle, entry: u8, timestamp_ns: u64, labels: LabelsKey) {
         self.waits.insert((handle.0, entry), Wait { timestamp_ns, labels });
         self.waiting_entries.push(timestamp_ns, (handle, entry));
-        self.note_deadline(timestamp_ns.saturating_add(self.config.skew_ns));
+        self.note_packed_deadline(timestamp_ns.saturating_add(self.config.skew_ns));
     }
 
     /// The deadline of exposures and clicks of packed groups: what they wait for did not come. A place
     /// may have come to another group meanwhile; if something waits there since the same time, it is due
     /// as well.
-    pub(in super::super) fn judge_packed_waits(&mut self, until: Until, out: &mut Vec<Decision>) {
+    pub(in super::super) fn judge_packed_waits(&mut self, until: Until, out: &mut impl Sink) {
         let skew_ns = self.config.skew_ns;
         let is_due = |waits_ns: &u64| until.is_due(waits_ns.saturating_add(skew_ns));
         while let Some((timestamp_ns, (handle, number))) = self.waiting_entries.pop_entry_if(is_due) {
@@ -113,7 +114,7 @@ impl Engine {
         number: u8,
         timestamp_ns: u64,
         labels: LabelsKey,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) {
         let (link, triple) = if self.is_exposure_covered(timestamp_ns) {
             (LinkOutcome::Orphan, TripleOutcome::Broken)
@@ -132,7 +133,7 @@ impl Engine {
         number: u8,
         click_ns: u64,
         labels: LabelsKey,
-        out: &mut Vec<Decision>,
+        out: &mut impl Sink,
     ) {
         let item = self.arena.set_tag(handle, number, Tag::Click);
         self.pending.clicks -= 1;
@@ -148,7 +149,7 @@ impl Engine {
     }
 
     /// Ends what waits in a packed group, its request left out, without finding it broken.
-    pub(in super::super) fn give_up_waits(&mut self, handle: Handle, out: &mut Vec<Decision>) {
+    pub(in super::super) fn give_up_waits(&mut self, handle: Handle, out: &mut impl Sink) {
         let head = self.arena.head(handle);
         let request = head.request();
         // A request at the base is not one of the numbered entries.

@@ -113,8 +113,9 @@ impl Wheel {
         (time_ns / self.width_ns).saturating_mul(self.width_ns).saturating_add(self.width_ns - 1)
     }
 
+    /// The last time of the first bucket.
     fn first_end_ns(&self) -> u64 {
-        self.end_of(self.first.saturating_mul(self.width_ns))
+        self.first.saturating_mul(self.width_ns).saturating_add(self.width_ns - 1)
     }
 
     fn pop(&mut self) -> Option<(Handle, u16)> {
