@@ -7,7 +7,7 @@
 //! | 3, 4, half of 5 | extents of 15, 2, 2, 15 and 35 entries, 32 bits each |
 //! | rest of 5 | until when it is kept, counted from the base |
 //! | 6 | two bits for every item that has an entry: mostly tells that an item is new |
-//! | 7 | labels of the waiting request (32 bits), entries (8), flags (8), expiry bucket (16) |
+//! | 7 | labels of the request while it waits, then a third bit for every item (32 bits), entries (8), flags (8), expiry bucket (16) |
 
 #![expect(clippy::cast_possible_truncation, reason = "the parts of a word are taken out of it")]
 
@@ -173,6 +173,7 @@ impl<L: Borrow<Line>> Head<L> {
     pub(in super::super) fn may_have(&self, item: ItemPrint) -> bool {
         let bits = bits_of(item);
         self.word(6) & bits == bits
+            && self.word(ABOUT) & (third_bit_of(item) | REQUEST_WAITS << FLAGS_SHIFT) != 0
     }
 
     pub(in super::super) fn is_full(&self) -> bool {
@@ -205,8 +206,14 @@ impl<L: BorrowMut<Line>> Head<L> {
         &mut self.0.borrow_mut().0[number]
     }
 
+    /// The request does not wait, or no longer. Its labels are gone then.
     pub(in super::super) fn stop_waiting(&mut self) {
-        *self.word_mut(ABOUT) &= !(REQUEST_WAITS << FLAGS_SHIFT);
+        let about = self.word(ABOUT);
+        if self.request_waits() {
+            // Of the items so far it is not known which third bits they have.
+            let third_bits = if self.entries() == 0 { 0 } else { u64::from(u32::MAX) };
+            *self.word_mut(ABOUT) = about >> 32 << 32 & !(REQUEST_WAITS << FLAGS_SHIFT) | third_bits;
+        }
     }
 
     pub(in super::super) fn set_expiry_bucket(&mut self, bucket: u16) {
@@ -255,6 +262,9 @@ impl<L: BorrowMut<Line>> Head<L> {
         };
         if flags != HAS_REQUEST_ENTRIES {
             *self.word_mut(6) |= bits_of(item);
+            if !self.request_waits() {
+                *self.word_mut(ABOUT) |= third_bit_of(item);
+            }
         }
         *self.word_mut(ABOUT) = (self.word(ABOUT) | flags << FLAGS_SHIFT) + (1 << ENTRIES_SHIFT);
         self.keep_until(until_ns);
@@ -272,9 +282,11 @@ impl<L: BorrowMut<Line>> Head<L> {
         item: ItemPrint,
         kept_ns: u64,
     ) -> (Option<LabelsKey>, Handle) {
-        let about = self.word(ABOUT);
         let waited = self.request_waits().then(|| self.labels());
-        *self.word_mut(ABOUT) = (about & !(REQUEST_WAITS << FLAGS_SHIFT)) + (1 << ENTRIES_SHIFT);
+        if waited.is_some() {
+            self.stop_waiting();
+        }
+        *self.word_mut(ABOUT) = (self.word(ABOUT) | third_bit_of(item)) + (1 << ENTRIES_SHIFT);
         *self.word_mut(6) |= bits_of(item);
         self.keep_for(kept_ns);
         (waited, self.extent_of(handle, place))
@@ -332,8 +344,12 @@ pub(super) const PLACES: [EntryPlace; MAX_ENTRIES] = {
     places
 };
 
-/// Two bits, which come close to what is best for 20 items.
+/// Two of 64 bits. With a third of 32, one of 40 new items is taken for a known one while 20 are added.
 fn bits_of(item: ItemPrint) -> u64 {
     // The last bits are as good as any others: a fingerprint is uniform.
     1 << (item.0 % 64) | 1 << (item.0 / 64 % 64)
+}
+
+fn third_bit_of(item: ItemPrint) -> u64 {
+    1 << (item.0 / 64 / 64 % 32)
 }
