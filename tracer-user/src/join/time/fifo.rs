@@ -2,8 +2,12 @@
 
 use std::collections::VecDeque;
 
+use crate::join::prefetch::prefetch;
+
 /// Entries in a piece.
 const PIECE: usize = 512;
+/// Entries after the next one that are fetched already.
+const AHEAD: usize = 8;
 
 #[derive(Debug)]
 pub(in super::super) struct Fifo<T> {
@@ -36,6 +40,10 @@ impl<T> Fifo<T> {
     pub(in super::super) fn pop(&mut self) -> Option<T> {
         let piece = self.pieces.front_mut()?;
         let value = piece.pop_front();
+        // It was put there long ago.
+        if let Some(later) = piece.get(AHEAD) {
+            prefetch(later);
+        }
         if piece.is_empty() {
             self.spare = self.pieces.pop_front();
         }
