@@ -144,10 +144,11 @@ impl<L: Borrow<Line>> Head<L> {
         timestamp_ns: u64,
         window_ns: u64,
     ) -> Option<(EntryPlace, u64)> {
+        // The place of a head that is gone has no flags.
         let flags = self.word(ABOUT) >> FLAGS_SHIFT;
-        // More than any window when it is before the base.
+        // Longer than any window when the entry is before the base.
         let since_base_ns = timestamp_ns.wrapping_sub(self.base_ns());
-        if flags & (IS_LIVE | HAS_REQUEST_AT_BASE | HAS_REQUEST_ENTRIES) != IS_LIVE | HAS_REQUEST_AT_BASE
+        if flags & (HAS_REQUEST_AT_BASE | HAS_REQUEST_ENTRIES) != HAS_REQUEST_AT_BASE
             || self.request() != request
             || since_base_ns > window_ns.min(MAX_SPAN_NS)
         {

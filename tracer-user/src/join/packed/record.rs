@@ -71,8 +71,7 @@ impl Arena {
     /// are if the item may be known.
     #[inline]
     pub(in super::super) fn prefetch_entries(&self, handle: Handle, item: ItemPrint) {
-        // What is no head, or no longer one, leads nowhere or somewhere else: nothing is lost but the time.
-        let head = Head(self.line(handle, 0));
+        let Some(head) = self.live_head(handle) else { return };
         if head.may_have(item) {
             self.prefetch_all_entries(handle);
         } else if let Some(place) = PLACES.get(head.entries())
@@ -99,15 +98,17 @@ impl Arena {
     }
 
     /// Adds an exposure to the group at this place, if that is a group of this request, has room for it and no entry of its item,
-    /// and if the request was sighted once, first of all, and within `windows.exposure_ns` before it. The request then waits no
-    /// longer. Does nothing, also while the group is shared with a snapshot, and returns `None` otherwise.
+    /// and if the request was sighted once, first of all, and within `window_ns` before it. The request then waits no longer, and
+    /// the exposure is remembered for `retention_ns`. Does nothing, also while the group is shared with a snapshot, and returns
+    /// `None` otherwise.
     #[inline(always)]
     pub(super) fn add_exposure(
         &mut self,
         handle: Handle,
         request: RequestPrint,
         (timestamp_ns, item): (u64, ItemPrint),
-        (window_ns, retention_ns): (u64, u64),
+        window_ns: u64,
+        retention_ns: u64,
     ) -> Option<Added> {
         let mut head = self.own_first_line_of(handle, Class::Head).map(Head)?;
         let (place, since_base_ns) = head.after_its_only_request(request, timestamp_ns, window_ns)?;

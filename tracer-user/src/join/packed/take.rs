@@ -45,8 +45,8 @@ impl Engine {
         if kind != Kind::Exposure || item.is_missing() {
             return false;
         }
-        let windows = (self.config.exposure_window_ns, self.config.click_retention_ns());
-        let added = self.arena.add_exposure(place, request, (timestamp_ns, item), windows);
+        let (window_ns, retention_ns) = (self.config.exposure_window_ns, self.config.click_retention_ns());
+        let added = self.arena.add_exposure(place, request, (timestamp_ns, item), window_ns, retention_ns);
         let Some(Added { since_base_ns: delay_ns, waited }) = added else { return false };
         if let Some(labels) = waited {
             self.shown(labels, out);

@@ -35,3 +35,19 @@ fn is_linked_by_a_retry_of_its_request() {
         &["request unexposed", "request duplicate", "request_exposure linked 100"],
     );
 }
+
+/// Longer than an entry of a packed group can say.
+#[test]
+fn is_linked_to_its_request_however_long_the_window_is() {
+    const MINUTE_NS: u64 = 60_000_000_000;
+    let mut join = Join::new(JoinConfig { exposure_window_ns: 100 * MINUTE_NS, ..config() });
+    let mut outcomes = Vec::new();
+    join.push(request(T), &mut outcomes);
+    join.push(other_item(exposure(T + 1)), &mut outcomes);
+    join.heartbeat(&"node-a".into(), T + 70 * MINUTE_NS, &mut outcomes);
+    check_join(
+        join,
+        [exposure(T + 80 * MINUTE_NS), other_item(exposure(T + 100 * MINUTE_NS))],
+        &["request_exposure linked 4800000000000", "request_exposure linked 6000000000000"],
+    );
+}
