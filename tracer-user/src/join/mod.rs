@@ -11,9 +11,9 @@
 //! - `open`: whenever something has to wait, or is unusual. Every rule, in its general form; a group
 //!   is opened for that and packed again.
 //!
-//! What is decided goes to whoever takes it, one by one (`decision`). `index` finds a request id in either, `reports` has the clicks and reports of processes, `evict` the
-//! memory bound, `snapshot` the way out of memory and `restore` the way back. `block` and `region` are where tables have
-//! their memory.
+//! What is decided goes to whoever takes it, one by one (`decision`). `index` finds a request id in either, `reports` has
+//! the clicks and reports of processes, `evict` the memory bound, `snapshot` the way out of memory and `restore` the way
+//! back. `block` and `region` are where tables have their memory.
 //!
 //! *Invariants*, asserted in debug builds:
 //! 1. Every event pushed is in exactly one place ([`Pending::check_accounting`]).

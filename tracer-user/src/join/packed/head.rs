@@ -345,7 +345,7 @@ pub(super) const PLACES: [EntryPlace; MAX_ENTRIES] = {
     places
 };
 
-/// Two of 64 bits. With a third of 32, one of 40 new items is taken for a known one while 20 are added.
+/// Two of 64 bits. With a third of 32, one of 35 new items is taken for a known one while 20 are added.
 fn bits_of(item: ItemPrint) -> u64 {
     // The last bits are as good as any others: a fingerprint is uniform.
     1 << (item.0 % 64) | 1 << (item.0 / 64 % 64)
