@@ -29,7 +29,7 @@ use super::time::wheel::Wheel;
 use crate::domain::Counts;
 use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject};
 
-/// Batches taken before the memory limit is looked at again.
+/// Batches taken before the memory limit is looked at again: so few that state grows by less than the limit leaves free.
 const BATCHES_PER_LOOK: u32 = 4;
 /// Groups looked at for expiry with each batch, beside three for each one that was added.
 const EXPIRED_BESIDE: usize = 4;
@@ -82,7 +82,7 @@ pub struct Engine {
     pub(super) deadlines: Deadlines,
     /// No deadline is before this.
     pub(super) next_deadline_ns: u64,
-    /// None of those that are not of packed groups.
+    /// None of an open group or a process is before this.
     pub(super) next_open_deadline_ns: u64,
     pub(super) pending: Pending,
     pub(super) evicted: Evicted,
@@ -134,8 +134,8 @@ impl Engine {
         }
     }
 
-    /// Takes in one event and appends what is decided by now, about this event or about earlier ones.
-    /// Some of it may be appended by a later call; [`Engine::heartbeat`] leaves nothing back.
+    /// Takes in one event and hands `out` what is decided by now, about this event or about earlier ones.
+    /// Some of it may come with a later call; [`Engine::heartbeat`] leaves nothing back.
     pub fn push(&mut self, event: &JoinEvent, out: &mut impl Sink) {
         self.accounted(out, |engine, out| {
             engine.adopt_horizons(out);

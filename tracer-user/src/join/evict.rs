@@ -85,7 +85,7 @@ struct TakenOut {
 
 impl Engine {
     /// Evicts every request id whose newest sighting is at `until_ns` or before, in nanoseconds since the
-    /// Unix epoch: docs/semantics.md, "The memory bound". What is decided by that is appended to `out`.
+    /// Unix epoch: docs/semantics.md, "The memory bound". What is decided by that is handed to `out`.
     pub fn evict_until(&mut self, until_ns: u64, out: &mut impl Sink) {
         self.accounted(out, |engine, out| {
             engine.adopt_horizons(out);

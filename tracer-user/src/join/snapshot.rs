@@ -108,7 +108,7 @@ const LINE_WORDS: usize = 8;
 
 impl Engine {
     /// The whole state as it is now, in a form that can be read while the join goes on. `prints` and
-    /// `labels` are what gave the events their fingerprints and keys. Appends what is decided by now.
+    /// `labels` are what gave the events their fingerprints and keys. Hands `out` what is decided by now.
     pub fn snapshot(&mut self, prints: &Fingerprinter, labels: Vec<Labels>, out: &mut impl Sink) -> Snapshot {
         self.accounted(out, |engine, out| {
             engine.adopt_horizons(out);

@@ -7,7 +7,7 @@
 //! | 3, 4, half of 5 | extents of 15, 2, 2, 15 and 35 entries, 32 bits each |
 //! | rest of 5 | until when it is kept, counted from the base |
 //! | 6 | two bits for every item that has an entry: mostly tells that an item is new |
-//! | 7 | labels of the request while it waits, then a third bit for every item (32 bits), entries (8), flags (8), expiry bucket (16) |
+//! | 7 | labels of the request while it waits, and then a third bit for every item (32), entries (8), flags (8), expiry bucket (16) |
 
 #![expect(clippy::cast_possible_truncation, reason = "the parts of a word are taken out of it")]
 
