@@ -13,7 +13,7 @@ use super::decision::Sink;
 use super::doubts::Doubts;
 use super::due::{BATCH, Batch, Due};
 use super::event::{JoinEvent, RequestPrint, SourcePrint};
-use super::evict::Evicted;
+use super::evict::{Ageing, Evicted};
 use super::index::{Index, Place};
 use super::open::{Deadlines, Key, Open, Slab, Waiting, exposure_link, unlinked_click};
 use super::packed::arena::{Arena, Handle};
@@ -86,6 +86,8 @@ pub struct Engine {
     pub(super) next_open_deadline_ns: u64,
     pub(super) pending: Pending,
     pub(super) evicted: Evicted,
+    /// Groups that were put back, by the last time at which their newest sighting is remembered.
+    pub(super) ageing: Queue<u64, Ageing>,
     /// Request ids evicted since deadlines that lead nowhere were last taken out, and how many were left then.
     pub(super) evicted_with_deadlines: usize,
     pub(super) deadlines_after_eviction: usize,
@@ -126,6 +128,7 @@ impl Engine {
             next_open_deadline_ns: u64::MAX,
             pending: Pending::default(),
             evicted: Evicted::default(),
+            ageing: Queue::default(),
             evicted_with_deadlines: 0,
             deadlines_after_eviction: 0,
             #[cfg(debug_assertions)]
@@ -226,6 +229,9 @@ impl Engine {
             doubts: self.doubts,
             pending: Pending { request_ids: 0, ..self.pending },
             evicted: self.evicted,
+            // Whoever decides this counts it.
+            #[cfg(debug_assertions)]
+            counts: None,
             ..Self::new(self.config.clone())
         };
     }
@@ -276,6 +282,7 @@ impl Engine {
             + self.processes.bytes()
             + self.processes_held_bytes
             + self.deadlines.bytes()
+            + self.ageing.bytes()
             + maps as u64
     }
 

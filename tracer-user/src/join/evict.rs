@@ -1,5 +1,8 @@
 //! The memory bound: what is given up when it is reached, and what is said of it.
 
+use std::collections::BTreeSet;
+
+use super::config::JoinConfig;
 use super::decision::Sink;
 use super::engine::Engine;
 use super::index::Place;
@@ -73,6 +76,24 @@ impl Newest {
     fn of_all_ns(&self) -> Option<u64> {
         self.request_ns.max(self.exposure_ns).max(self.click_ns)
     }
+
+    /// Until when the newest of all is remembered, if something older is remembered for longer.
+    fn of_all_until_ns(&self, config: &JoinConfig) -> Option<u64> {
+        let retention_ns = [config.request_retention_ns(), config.click_retention_ns()];
+        let of_kinds = [self.request_ns, self.exposure_ns.max(self.click_ns)].into_iter().zip(retention_ns);
+        let of_kinds = of_kinds.filter_map(|(newest_ns, retention_ns)| Some((newest_ns?, retention_ns)));
+        let until_ns = |(newest_ns, retention_ns): (u64, u64)| newest_ns.saturating_add(retention_ns);
+        let of_all_ns = of_kinds.clone().max().map(until_ns)?;
+        of_kinds.map(until_ns).any(|of_kind_ns| of_kind_ns > of_all_ns).then_some(of_all_ns)
+    }
+}
+
+/// A group that was found to be newer than what was evicted, and that will be older once its newest sighting is
+/// forgotten.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ageing {
+    Packed(Handle),
+    Open(Key),
 }
 
 /// A packed group that is in no queue.
@@ -138,6 +159,7 @@ impl Engine {
     }
 
     fn evict(&mut self, until_ns: u64, out: &mut impl Sink) {
+        self.look_at_aged();
         let mut newest = Newest::default();
         let packed = self.oldest_packed(until_ns, &mut newest);
         let open = self.oldest_open(until_ns, &mut newest);
@@ -174,8 +196,31 @@ impl Engine {
         self.evicted_with_deadlines += evicted;
         if self.evicted_with_deadlines > self.deadlines_after_eviction + 1024 {
             self.deadlines.forget_dead(&self.open, &self.processes);
-            self.deadlines_after_eviction = self.deadlines.len() + self.forget_dead_waits();
+            let Self { ageing, arena, open, .. } = self;
+            ageing.retain(|_, group| match group {
+                Ageing::Packed(handle) => arena.head_if_live(*handle).is_some(),
+                Ageing::Open(key) => open.groups.get(*key).is_some(),
+            });
+            self.deadlines_after_eviction =
+                self.deadlines.len() + self.forget_dead_waits() + self.ageing.len();
             self.evicted_with_deadlines = 0;
+        }
+    }
+
+    /// Has those groups looked at when they are over, as others are, whose newest sighting is forgotten. The place of one
+    /// may have come to another group meanwhile; that is looked at once more.
+    fn look_at_aged(&mut self) {
+        let now_ns = self.now_ns;
+        while let Some(group) = self.ageing.pop_if(|until_ns| *until_ns < now_ns) {
+            match group {
+                Ageing::Packed(handle) => {
+                    let head = self.arena.head_if_live(handle);
+                    if let Some(head) = head.filter(|head| head.expiry_bucket() != NO_BUCKET) {
+                        self.look_at(handle, head.kept_until_ns());
+                    }
+                }
+                Ageing::Open(key) => self.look_at_open(key),
+            }
         }
     }
 
@@ -226,6 +271,9 @@ impl Engine {
 
     fn put_back(&mut self, TakenOut { handle, newest, was_new }: TakenOut) {
         self.look_at(handle, self.looked_at_ns(&newest));
+        if let Some(until_ns) = newest.of_all_until_ns(&self.config) {
+            self.ageing.push(until_ns, Ageing::Packed(handle));
+        }
         if was_new && self.arena.head(handle).request_waits() {
             self.await_exposure(handle);
         }
@@ -234,12 +282,20 @@ impl Engine {
     /// The open groups that were seen last at this time or before, taken off the queue.
     fn oldest_open(&mut self, until_ns: u64, newest: &mut Newest) -> Vec<Key> {
         let looked_at_ns = self.kept_until_ns(until_ns);
-        let (mut oldest, mut kept) = (Vec::new(), Vec::new());
+        // Two deadlines can lead to one group.
+        let mut looked_at = BTreeSet::new();
         while let Some(key) = self.deadlines.forget_group.pop_if(|deadline_ns| *deadline_ns <= looked_at_ns) {
+            looked_at.insert(key);
+        }
+        let (mut oldest, mut kept) = (Vec::new(), Vec::new());
+        for key in looked_at {
             let Some(of_group) = self.open.groups.get(key).map(|group| self.newest_of(group)) else {
                 continue;
             };
             if of_group.of_all_ns() > Some(until_ns) {
+                if let Some(until_ns) = of_group.of_all_until_ns(&self.config) {
+                    self.ageing.push(until_ns, Ageing::Open(key));
+                }
                 kept.push((self.looked_at_ns(&of_group), key));
             } else {
                 newest.join(of_group);

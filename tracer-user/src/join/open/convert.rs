@@ -23,11 +23,13 @@ impl Engine {
         self.arena.free_group(handle);
         let key = self.open.groups.insert(Group::new(request));
         self.index.replace(request, Place::Packed(handle), Place::Open(key.number));
-        let alive_until_ns = head.kept_until_ns();
+        // What the head says is up to a step more, and would be more each time.
+        let mut alive_until_ns = 0;
         // A request at the base is not one of the numbered entries.
         let unnumbered = usize::from(head.has_request_at_base());
         for (position, entry) in entries.into_iter().enumerate() {
             let until_ns = self.remembered_until_ns(entry.tag, entry.timestamp_ns);
+            alive_until_ns = alive_until_ns.max(until_ns);
             let wait = match entry.tag {
                 Tag::ExposureWaits | Tag::ClickWaits => {
                     self.waits.remove(&(handle.0, (position - unnumbered) as u8))

@@ -193,12 +193,21 @@ impl Engine {
         Some(key)
     }
 
+    /// Has an open group looked at when nothing of it is remembered.
+    pub(super) fn look_at_open(&mut self, key: Key) {
+        if let Some(group) = self.open.groups.get(key) {
+            let until_ns = group.alive_until_ns;
+            self.deadlines.forget_group.push(until_ns, key);
+            self.note_deadline(until_ns);
+        }
+    }
+
     /// Removes the group if nothing of it is remembered at `before_ns` or later: more may have been
     /// entered into it since its deadline was set.
     pub(super) fn forget_group(&mut self, key: Key, before_ns: u64) {
         let Some(group) = self.open.groups.get(key) else { return };
         if group.alive_until_ns >= before_ns {
-            self.deadlines.forget_group.push(group.alive_until_ns, key);
+            self.look_at_open(key);
             return;
         }
         debug_assert!(!group.waits(), "what is forgotten has nothing waiting in it");

@@ -169,3 +169,69 @@ fn of_an_id_is_evicted_with_its_newest_sighting_and_not_before() {
         }
     }
 }
+
+/// Windows so long that a packed group does not say to the nanosecond until when it is kept.
+fn seconds() -> JoinConfig {
+    const SECOND_NS: u64 = 1_000_000_000;
+    JoinConfig {
+        exposure_window_ns: 2 * SECOND_NS,
+        click_window_ns: 10 * SECOND_NS,
+        skew_ns: 0,
+        idle_timeout_ns: u64::MAX,
+        ..config()
+    }
+}
+
+/// What the join says of a click at `click_ns` when everything up to `until_ns` is evicted before it.
+fn click_after_eviction(mut join: Join, until_ns: u64, click_ns: u64) -> Vec<String> {
+    let mut outcomes = Vec::new();
+    join.evict_until(until_ns, &mut outcomes);
+    outcomes.clear();
+    join.push(click(click_ns), &mut outcomes);
+    join.finish(&mut outcomes);
+    sorted(outcomes.iter().filter_map(words).collect())
+}
+
+/// However often a group has been opened and packed again, it is as old as it is.
+#[test]
+fn of_what_was_opened_often_is_evicted_in_its_turn() {
+    let mut join = Join::new(seconds());
+    let mut outcomes = Vec::new();
+    join.push(exposure(HOUR_NS), &mut outcomes);
+    join.heartbeat(&"node-a".into(), HOUR_NS + 1_000_000_000, &mut outcomes);
+    // Each of these is late and comes first, so that times are counted from another one.
+    for number in 1..=100 {
+        join.push(exposure(HOUR_NS - number), &mut outcomes);
+    }
+    let delay_ns = 2_000_000_000;
+    let evicted = ["exposure_click unseen", "triple unseen"];
+    assert_eq!(click_after_eviction(join, HOUR_NS, HOUR_NS + delay_ns), evicted);
+}
+
+/// The newest sighting can be forgotten before older ones are: from then on the group is older than it was.
+#[test]
+fn of_what_was_too_new_is_evicted_once_its_newest_sighting_is_forgotten() {
+    const SECOND_NS: u64 = 1_000_000_000;
+    // A group of so many exposures is not packed again once it was opened.
+    for (exposures, is_open) in [(1, false), (50, true)] {
+        let mut join = Join::new(seconds());
+        let mut outcomes = Vec::new();
+        join.push(request(HOUR_NS), &mut outcomes);
+        for number in 0..exposures {
+            join.push(event(Kind::Exposure, HOUR_NS, "r", &format!("i-{number}")), &mut outcomes);
+        }
+        join.push(request(HOUR_NS + SECOND_NS), &mut outcomes);
+        join.heartbeat(&"node-a".into(), HOUR_NS + SECOND_NS + 1, &mut outcomes);
+        join.push(event(Kind::Exposure, HOUR_NS, "r", "late"), &mut outcomes);
+        assert_eq!(join.engine().open.groups.len() > 0, is_open);
+        let mut evicted_at = |since_hour_ns| {
+            join.heartbeat(&"node-a".into(), HOUR_NS + since_hour_ns, &mut outcomes);
+            join.evict_until(HOUR_NS, &mut outcomes);
+            join.evicted().request_ids
+        };
+        // The request is remembered until three seconds after the hour.
+        assert_eq!(evicted_at(SECOND_NS + 1), 0, "the request is newer");
+        assert_eq!(evicted_at(3 * SECOND_NS), 0, "the request is still remembered");
+        assert_eq!(evicted_at(3 * SECOND_NS + 1), 1);
+    }
+}
