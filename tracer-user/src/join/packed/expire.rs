@@ -35,7 +35,10 @@ impl Engine {
             self.arena.prefetch_head(*handle);
         }
         for handle in self.wheel.next().take(most) {
-            if let Some(head) = self.arena.head_if_live(*handle) {
+            // What was clicked is mostly not over yet.
+            if let Some(head) = self.arena.head_if_live(*handle)
+                && self.is_over(head.kept_until_ns())
+            {
                 self.index.prefetch(head.request());
                 self.arena.prefetch_extents(&head);
             }
