@@ -318,7 +318,7 @@ impl Order {
         ranked.iter_mut().zip(keys).for_each(|(to, key)| *to = key as i32);
         let padded = &ranked[..count.next_multiple_of(16)];
         for (key, index) in ranked[..count].iter().zip(0..) {
-            let before: i32 = padded.iter().map(|other| i32::from(other < key)).sum();
+            let before: u32 = padded.iter().map(|other| u32::from(other < key)).sum();
             self.keys[before as usize] = index;
         }
     }
@@ -362,7 +362,7 @@ mod tests {
     use crate::join::{Fingerprinter, LabelsKey};
 
     /// Events of few times, so that ties of every kind are among them; `pid` is the number of arrival.
-    fn events(count: u32) -> Vec<JoinEvent> {
+    fn events(count: u32, from_ns: u64) -> Vec<JoinEvent> {
         let prints = Fingerprinter::random();
         let mut random = 1_u64;
         let mut below = |bound: u64| {
@@ -370,7 +370,7 @@ mod tests {
             (random >> 33) % bound
         };
         let event = |number: u32| JoinEvent {
-            timestamp_ns: 1_000_000 + u64::from(number / 16) * 20 + below(300),
+            timestamp_ns: from_ns + u64::from(number / 16) * 20 + below(300),
             request: prints.request("r"),
             item: prints.item("i"),
             source: prints.source("s"),
@@ -391,7 +391,7 @@ mod tests {
     fn events_come_out_in_order_however_they_are_taken() {
         // From buckets shorter than the time between two events to one for all of them.
         for wait_ns in [1, 20_000, 1_000_000, 1 << 50] {
-            let all = events(2000);
+            let all = events(2000, 1_000_000);
             let (mut reorder, mut taken) = (Reorder::new(wait_ns), Vec::new());
             for (number, event) in all.iter().enumerate() {
                 reorder.push(event);
@@ -424,8 +424,9 @@ mod tests {
     #[test]
     fn a_bucket_is_put_in_order_however_it_is_done() {
         for count in [1, 2, 15, 16, 17, 63, 64, 65, 100] {
-            let all = events(count);
             for width_bits in [10, 22, 23, 24, 25, MAX_WIDTH_BITS, u64::BITS - 8] {
+                // Around the middle of a bucket, where the first bit of its times changes.
+                let all = events(count, (1 << (width_bits - 1)) - 200);
                 let (mut order, mut bucket) = (Order::default(), all.clone());
                 order.sort(&mut bucket, width_bits);
                 let in_order: Vec<JoinEvent> =
