@@ -8,7 +8,7 @@ use crate::domain::{Kind, Subject};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestPrint(pub(super) [u64; 2]);
 
-/// An item id as a fingerprint of 56 bits, or none. It is only ever compared within one request id.
+/// An item id as a fingerprint of 39 bits, or none. It is only ever compared within one request id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ItemPrint(pub(super) u64);
 
@@ -33,7 +33,7 @@ impl ItemPrint {
     /// There is no item id.
     pub const MISSING: Self = Self(0);
     /// Bits of it that are used.
-    pub(super) const BITS: u32 = 56;
+    pub(super) const BITS: u32 = 39;
     pub(super) const MASK: u64 = (1 << Self::BITS) - 1;
 
     pub(super) fn is_missing(self) -> bool {

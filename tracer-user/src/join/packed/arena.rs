@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::line::{Line, PAIR_ENTRIES};
+use super::line::{HALF_ENTRIES, Line};
 use crate::join::block::{self, BLOCK_BYTES};
 use crate::join::prefetch::prefetch;
 
@@ -55,7 +55,7 @@ impl Handle {
         self.offset() / 2
     }
 
-    /// The half of the line that it begins in: 0 for all but the second [`Class::Pair`] of a line.
+    /// The half of the line that it begins in: 0 for all but the second [`Class::Half`] of a line.
     pub(super) fn half(self) -> usize {
         self.0 as usize % 2
     }
@@ -66,8 +66,8 @@ impl Handle {
 pub(in super::super) enum Class {
     /// The head of a packed group and a line of entries.
     Head,
-    /// Two entries, in half of a line.
-    Pair,
+    /// Half of a line of entries.
+    Half,
     /// Three lines of entries.
     Three,
     /// Seven of them.
@@ -86,7 +86,7 @@ impl Class {
     const fn halves(self) -> usize {
         match self {
             Self::Head => 4,
-            Self::Pair => 1,
+            Self::Half => 1,
             Self::Three => 6,
             Self::Seven => 14,
         }
@@ -196,7 +196,7 @@ impl Arena {
         &mut self.segments[handle.segment()].lines_mut()[handle.line() + line]
     }
 
-    /// The lines of an extent. One of a pair may have another pair's entries beside its own.
+    /// The lines of an extent. That of a half may have another half's entries beside its own.
     pub(super) fn lines(&self, handle: Handle, class: Class) -> &[Line] {
         let from = handle.line();
         &self.segments[handle.segment()].lines()[from..from + class.lines()]
@@ -238,7 +238,7 @@ impl Arena {
             let offset = usize::from(segment.free);
             let lines = &mut segment.lines_mut()[offset / 2..][..class.lines()];
             let next = lines[0].0[link_of(offset)] as u16;
-            if class == Class::Pair {
+            if class == Class::Half {
                 lines[0].clear_half(offset % 2);
             } else {
                 lines.fill(Line::ZERO);
@@ -359,5 +359,5 @@ impl Arena {
 
 /// The first word of an extent with this offset, within its line.
 fn link_of(offset: usize) -> usize {
-    offset % 2 * PAIR_ENTRIES
+    offset % 2 * HALF_ENTRIES
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0, 1 | fingerprint of the request id |
 //! | 2 | base: the time that its entries count from, in nanoseconds since the Unix epoch |
-//! | 3, 4, half of 5 | extents of 15, 2, 2, 15 and 35 entries, 32 bits each |
+//! | 3, 4, half of 5 | extents of 18, 3, 3, 18 and 42 entries, 32 bits each |
 //! | rest of 5 | until when it is kept, counted from the base |
 //! | 6 | two bits for every item that has an entry: mostly tells that an item is new |
 //! | 7 | labels of the request while it waits, and then a third bit for every item (32), entries (8), flags (8), expiry bucket (16) |
@@ -21,11 +21,11 @@ use crate::join::event::{ItemPrint, LabelsKey, RequestPrint};
 use crate::join::time::wheel::NO_BUCKET;
 
 /// Entries that a packed group can have. Past that, looking through them would take too long.
-pub(in super::super) const MAX_ENTRIES: usize = 74;
+pub(in super::super) const MAX_ENTRIES: usize = 90;
 /// The extents after the head: the first entry of each, and its class. With 20 items shown, which is common, most
 /// groups have an entry or two more, of clicks and repetitions.
 pub(super) const EXTENTS: [(usize, Class); 5] =
-    [(5, Class::Three), (20, Class::Pair), (22, Class::Pair), (24, Class::Three), (39, Class::Seven)];
+    [(6, Class::Three), (24, Class::Half), (27, Class::Half), (30, Class::Three), (48, Class::Seven)];
 
 const IS_LIVE: u64 = 1;
 /// A new request was sighted at the base.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::arena::{Arena, Class, Handle};
 use super::entry::{Entry, Tag};
 use super::head::{EXTENTS, EntryPlace, Head, MAX_ENTRIES, NewEntry, PLACES};
-use super::line::{LINE_ENTRIES, Line, PAIR_ENTRIES};
+use super::line::{HALF_ENTRIES, LINE_ENTRIES, Line};
 use crate::domain::TripleOutcome;
 use crate::join::event::{ItemPrint, LabelsKey, RequestPrint};
 use crate::join::prefetch::prefetch;
@@ -260,8 +260,8 @@ impl Arena {
         };
         visit_all(&self.lines(handle, Class::Head)[1..], 0..LINE_ENTRIES);
         for (extent, class) in head.extents_in_use() {
-            let entries = if class == Class::Pair { PAIR_ENTRIES } else { LINE_ENTRIES };
-            let first = PAIR_ENTRIES * extent.half();
+            let entries = if class == Class::Half { HALF_ENTRIES } else { LINE_ENTRIES };
+            let first = HALF_ENTRIES * extent.half();
             visit_all(self.lines(extent, class), first..first + entries);
         }
     }
@@ -270,7 +270,7 @@ impl Arena {
 /// The lane of an entry within its line.
 #[inline]
 fn lane_of(extent: Handle, place: EntryPlace) -> usize {
-    usize::from(place.lane) + PAIR_ENTRIES * extent.half()
+    usize::from(place.lane) + HALF_ENTRIES * extent.half()
 }
 
 #[cfg(test)]
@@ -329,7 +329,7 @@ mod tests {
             }
             arena.free_group(*handle);
         }
-        assert_eq!(arena.places(Class::Head).count() + arena.places(Class::Pair).count(), 0);
+        assert_eq!(arena.places(Class::Head).count() + arena.places(Class::Half).count(), 0);
     }
 
     #[test]
