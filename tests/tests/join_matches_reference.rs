@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::strategy::ValueTree as _;
+use proptest::strategy::{Union, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use tests::reference::{self, Input};
 use tracer_user::domain::{Counts, Edge, Event, Kind, Labels, LinkOutcome, Outcome, TripleOutcome};
@@ -66,27 +66,53 @@ fn join_configs() -> impl Strategy<Value = JoinConfig> {
     )
 }
 
+/// What histories are made of.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    /// Inputs of a history at most.
+    inputs: usize,
+    /// Items that are shown.
+    items: u32,
+    /// How often each kind is among the events.
+    kinds: [(u32, Kind); 4],
+}
+
+/// Few items, so that everything that can happen to one happens to it.
+const FEW_ITEMS: Shape = Shape {
+    inputs: 60,
+    items: 3,
+    kinds: [(3, Kind::Request), (4, Kind::Exposure), (4, Kind::Click), (2, Kind::Report)],
+};
+
+/// Requests that show so many that what is known of them fills every size of room that there is for it.
+const MANY_ITEMS: Shape = Shape {
+    inputs: 300,
+    items: 60,
+    kinds: [(1, Kind::Request), (24, Kind::Exposure), (6, Kind::Click), (1, Kind::Report)],
+};
+
 /// Few ids, so that they meet; now and then an empty one.
 fn ids() -> impl Strategy<Value = &'static str> {
     prop_oneof![1 => Just(""), 6 => Just("a"), 3 => Just("b"), 2 => Just("c")]
 }
 
-fn kinds() -> impl Strategy<Value = Kind> {
-    prop_oneof![
-        3 => Just(Kind::Request),
-        4 => Just(Kind::Exposure),
-        4 => Just(Kind::Click),
-        2 => Just(Kind::Report),
-    ]
+/// Of these many, the first half as likely as the rest together; now and then an empty one.
+fn items(count: u32) -> impl Strategy<Value = String> {
+    prop_oneof![1 => Just(None), 6 => (0..count.div_ceil(2)).prop_map(Some), 5 => (0..count).prop_map(Some)]
+        .prop_map(|number| number.map(|number| number.to_string()).unwrap_or_default())
+}
+
+fn kinds(weighted: [(u32, Kind); 4]) -> impl Strategy<Value = Kind> {
+    Union::new_weighted(weighted.map(|(weight, kind)| (weight, Just(kind))).to_vec())
 }
 
 fn sources() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => Just("node-a"), 2 => Just("node-b"), 1 => Just("node-c")]
 }
 
-fn events(timestamps: impl Strategy<Value = u64>) -> impl Strategy<Value = Event> {
+fn events(shape: Shape, timestamps: impl Strategy<Value = u64>) -> impl Strategy<Value = Event> {
     let services = prop_oneof![Just("web"), Just("app")];
-    (kinds(), timestamps, sources(), 1..=2_u32, services, ids(), ids()).prop_map(
+    (kinds(shape.kinds), timestamps, sources(), 1..=2_u32, services, ids(), items(shape.items)).prop_map(
         |(kind, timestamp_ns, source, pid, service, request_id, item_id)| Event {
             kind,
             timestamp_ns,
@@ -112,21 +138,21 @@ fn timestamps(base_ns: u64) -> impl Strategy<Value = u64> {
 
 /// Inputs of every sort in an order of arrival that is mostly within the lateness, and sometimes far
 /// out of it.
-fn histories() -> impl Strategy<Value = Vec<Input>> {
-    prop_oneof![Just(0), Just(START_NS), Just(u64::MAX - SPAN_NS)].prop_flat_map(|base_ns| {
+fn histories(shape: Shape) -> impl Strategy<Value = Vec<Input>> {
+    prop_oneof![Just(0), Just(START_NS), Just(u64::MAX - SPAN_NS)].prop_flat_map(move |base_ns| {
         let heartbeats = (sources(), timestamps(base_ns))
             .prop_map(|(source, timestamp_ns)| Input::Heartbeat { source: source.into(), timestamp_ns });
-        let horizons = (kinds(), timestamps(base_ns))
+        let horizons = (kinds(FEW_ITEMS.kinds), timestamps(base_ns))
             .prop_map(|(kind, timestamp_ns)| Input::Horizon { kind, timestamp_ns });
         let inputs = prop_oneof![
-            30 => events(timestamps(base_ns)).prop_map(Input::Event),
+            30 => events(shape, timestamps(base_ns)).prop_map(Input::Event),
             2 => heartbeats,
             1 => horizons,
             3 => timestamps(base_ns).prop_map(|until_ns| Input::Evict { until_ns }),
             1 => timestamps(base_ns).prop_map(|_| Input::Restart),
         ];
         let delays_ns = prop_oneof![3 => Just(0), 5 => 0..=6_u64, 2 => 0..=SPAN_NS];
-        vec((inputs, delays_ns, 0..=SPAN_NS), 0..60).prop_map(move |mut arrivals| {
+        vec((inputs, delays_ns, 0..=SPAN_NS), 0..shape.inputs).prop_map(move |mut arrivals| {
             arrivals.sort_by_key(|(input, delay_ns, anywhen_ns)| match input {
                 Input::Event(event) => event.timestamp_ns.saturating_add(*delay_ns),
                 Input::Heartbeat { timestamp_ns, .. } | Input::Horizon { timestamp_ns, .. } => {
@@ -224,20 +250,40 @@ fn sorted(outcomes: &[Outcome]) -> Vec<String> {
     sorted
 }
 
+fn decides_as_the_reference(config: &JoinConfig, inputs: &[Input]) -> Result<(), TestCaseError> {
+    let expected = reference::join(config, inputs);
+    let outcomes = run(config, inputs);
+    prop_assert_eq!(sorted(&outcomes), sorted(&expected));
+    prop_assert_eq!(outcomes.iter().collect::<Counts>(), expected.iter().collect::<Counts>());
+    Ok(())
+}
+
+proptest! {
+    // They are longer, so there are fewer.
+    #![proptest_config(ProptestConfig { cases: runner_config().cases.div_ceil(10), ..runner_config() })]
+
+    #[test]
+    fn of_many_items_the_join_decides_what_the_reference_decides(
+        config in join_configs(),
+        inputs in histories(MANY_ITEMS),
+        scale in prop_oneof![Just(1), Just(SLOW), Just(VERY_SLOW)],
+    ) {
+        let (config, inputs) = scaled(scale, config, inputs);
+        decides_as_the_reference(&config, &inputs)?;
+    }
+}
+
 proptest! {
     #![proptest_config(runner_config())]
 
     #[test]
     fn the_join_decides_what_the_reference_decides(
         config in join_configs(),
-        inputs in histories(),
+        inputs in histories(FEW_ITEMS),
         scale in prop_oneof![Just(1), Just(SLOW), Just(VERY_SLOW)],
     ) {
         let (config, inputs) = scaled(scale, config, inputs);
-        let expected = reference::join(&config, &inputs);
-        let outcomes = run(&config, &inputs);
-        prop_assert_eq!(sorted(&outcomes), sorted(&expected));
-        prop_assert_eq!(outcomes.iter().collect::<Counts>(), expected.iter().collect::<Counts>());
+        decides_as_the_reference(&config, &inputs)?;
     }
 
     /// Each event arrives some time after it happened, at most the lateness. Events of one kind and
@@ -245,7 +291,7 @@ proptest! {
     #[test]
     fn the_order_of_arrival_within_the_lateness_changes_no_outcome(
         config in join_configs(),
-        events in vec(events(0..=SPAN_NS), 0..60),
+        events in vec(events(FEW_ITEMS, 0..=SPAN_NS), 0..FEW_ITEMS.inputs),
         delays in vec(0..=100_u64, 64),
     ) {
         let mut in_order = events;
@@ -264,7 +310,7 @@ proptest! {
     /// With no room at all, everything is evicted again and again, and the watermark is forced: what
     /// is then found broken must be broken with all the room in the world.
     #[test]
-    fn without_memory_nothing_is_broken_that_is_not(config in join_configs(), inputs in histories()) {
+    fn without_memory_nothing_is_broken_that_is_not(config in join_configs(), inputs in histories(FEW_ITEMS)) {
         let inputs = with_labels_of_their_own(inputs);
         let with_memory = broken(&run(&config, &inputs));
         let without = JoinConfig { memory_limit_bytes: 0, ..config };
@@ -280,8 +326,10 @@ fn the_histories_come_to_every_outcome() {
     let mut runner = TestRunner::deterministic();
     let mut counts = Counts::default();
     for _ in 0..2000 {
-        let (config, inputs) =
-            (join_configs(), histories()).new_tree(&mut runner).expect("nothing is filtered out").current();
+        let (config, inputs) = (join_configs(), histories(FEW_ITEMS))
+            .new_tree(&mut runner)
+            .expect("nothing is filtered out")
+            .current();
         counts.extend(&reference::join(&config, &inputs));
     }
     let edges = counts.edges;
