@@ -143,7 +143,7 @@ impl<L: Borrow<Line>> Head<L> {
         request: RequestPrint,
         timestamp_ns: u64,
         window_ns: u64,
-    ) -> Option<(EntryPlace, u64)> {
+    ) -> Option<(&'static EntryPlace, u64)> {
         // The place of a head that is gone has no flags.
         let flags = self.word(ABOUT) >> FLAGS_SHIFT;
         // Longer than any window when the entry is before the base.
@@ -154,7 +154,7 @@ impl<L: Borrow<Line>> Head<L> {
         {
             return None;
         }
-        PLACES.get(self.entries()).map(|place| (*place, since_base_ns))
+        PLACES.get(self.entries()).map(|place| (place, since_base_ns))
     }
 
     pub(in super::super) fn request_waits(&self) -> bool {
@@ -196,7 +196,7 @@ impl<L: Borrow<Line>> Head<L> {
 
     /// The extent of an entry. `handle` is where the head is.
     #[inline]
-    pub(super) fn extent_of(&self, handle: Handle, place: EntryPlace) -> Handle {
+    pub(super) fn extent_of(&self, handle: Handle, place: &EntryPlace) -> Handle {
         // One in four is beside the head: too many and too few to be foreseen.
         select_unpredictable(place.is_beside_head, handle, self.extent(usize::from(place.extent)))
     }
@@ -255,7 +255,7 @@ impl<L: BorrowMut<Line>> Head<L> {
         until_ns: u64,
     ) -> NewEntry {
         let number = self.entries();
-        let place = PLACES[number];
+        let place = &PLACES[number];
         let flags = match tag {
             Tag::Request | Tag::RequestAgain => HAS_REQUEST_ENTRIES,
             Tag::ExposureWaits | Tag::ClickWaits => HAS_WAITED,
@@ -279,7 +279,7 @@ impl<L: BorrowMut<Line>> Head<L> {
     pub(super) fn add_exposure(
         &mut self,
         handle: Handle,
-        place: EntryPlace,
+        place: &EntryPlace,
         item: ItemPrint,
         kept_ns: u64,
     ) -> (Option<LabelsKey>, Handle) {
@@ -297,7 +297,7 @@ impl<L: BorrowMut<Line>> Head<L> {
 /// An entry that is counted and has to be put where it belongs.
 pub(super) struct NewEntry {
     pub(super) number: u8,
-    pub(super) place: EntryPlace,
+    pub(super) place: &'static EntryPlace,
     /// There is none yet if the entry is the first of it.
     pub(super) extent: Handle,
     pub(super) since_base_ns: u64,
@@ -318,7 +318,7 @@ pub(super) struct EntryPlace {
     pub(super) is_first: bool,
 }
 
-pub(super) const PLACES: [EntryPlace; MAX_ENTRIES] = {
+pub(super) static PLACES: [EntryPlace; MAX_ENTRIES] = {
     let mut places =
         [EntryPlace { is_beside_head: true, extent: 0, line: 1, lane: 0, is_first: false }; MAX_ENTRIES];
     let mut number = 0;

@@ -77,7 +77,7 @@ impl Arena {
         } else if let Some(place) = PLACES.get(head.entries())
             && !place.is_first
         {
-            let extent = head.extent_of(handle, *place);
+            let extent = head.extent_of(handle, place);
             prefetch(self.line(extent, usize::from(place.line)));
         }
     }
@@ -141,7 +141,7 @@ impl Arena {
     fn put(
         &mut self,
         handle: Handle,
-        place: EntryPlace,
+        place: &EntryPlace,
         extent: Handle,
         (item, tag, since_base_ns): (ItemPrint, Tag, u64),
     ) {
@@ -152,7 +152,7 @@ impl Arena {
 
     /// A new extent for an entry that is the first of one.
     #[cold]
-    fn add_extent(&mut self, handle: Handle, place: EntryPlace) -> Handle {
+    fn add_extent(&mut self, handle: Handle, place: &EntryPlace) -> Handle {
         let number = usize::from(place.extent);
         let extent = self.allocate(EXTENTS[number].1);
         self.head_mut(handle).set_extent(number, extent);
@@ -161,14 +161,14 @@ impl Arena {
 
     /// What an entry is.
     pub(in super::super) fn tag_of(&self, handle: Handle, entry: u8) -> Option<Tag> {
-        let place = PLACES[usize::from(entry)];
+        let place = &PLACES[usize::from(entry)];
         let extent = self.head(handle).extent_of(handle, place);
         self.line(extent, usize::from(place.line)).entry(lane_of(extent, place)).map(|(tag, _)| tag)
     }
 
     /// The item of an entry, which is made to be something else from now on.
     pub(in super::super) fn set_tag(&mut self, handle: Handle, entry: u8, tag: Tag) -> ItemPrint {
-        let place = PLACES[usize::from(entry)];
+        let place = &PLACES[usize::from(entry)];
         let extent = self.head(handle).extent_of(handle, place);
         let line = self.line_mut(extent, usize::from(place.line));
         let lane = lane_of(extent, place);
@@ -269,7 +269,7 @@ impl Arena {
 
 /// The lane of an entry within its line.
 #[inline]
-fn lane_of(extent: Handle, place: EntryPlace) -> usize {
+fn lane_of(extent: Handle, place: &EntryPlace) -> usize {
     usize::from(place.lane) + HALF_ENTRIES * extent.half()
 }
 
