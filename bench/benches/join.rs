@@ -31,7 +31,7 @@ fn join(criterion: &mut Criterion) {
         });
     }
     let mut workload = Workload::new(shape, labels);
-    let mut naive = Naive::new(JoinConfig::default());
+    let mut naive = Naive::<foldhash::fast::RandomState>::new(JoinConfig::default());
     workload
         .by_ref()
         .take(usize::try_from(shape.events_to_fill()).unwrap_or(0))

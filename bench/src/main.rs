@@ -1,11 +1,13 @@
 //! `bench`: measures the join from memory on one core, beside a plain join of the same events, and prints
 //! the tables of docs/performance.md. `cargo xtask bench join` builds and runs it.
 
+use std::hash::RandomState;
 use std::io::{Write as _, stdout};
 
 use bench::measure::{Plan, Report, Steps, measure};
+use bench::naive::FreeHash;
 use bench::workload::Shape;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// Measure the join from memory, on one core.
 #[derive(Debug, Parser)]
@@ -28,12 +30,25 @@ struct Arguments {
     /// Leave the plain join out.
     #[arg(long)]
     without_naive: bool,
+    /// What the plain join's maps hash with.
+    #[arg(long, value_enum, default_value_t = MapHasher::Fast)]
+    hasher: MapHasher,
     /// Bound on the join's memory in bytes.
     #[arg(long, default_value_t = u64::MAX)]
     memory_limit: u64,
     /// Print the counts of the join as well.
     #[arg(long)]
     counts: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum MapHasher {
+    /// It costs nothing, because ids are fingerprints already.
+    Free,
+    /// A fast one, foldhash.
+    Fast,
+    /// That of the standard library, SipHash.
+    Standard,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -46,6 +61,11 @@ fn main() -> anyhow::Result<()> {
             jitter_ns: arguments.jitter.saturating_mul(1_000_000),
             is_clean: arguments.clean,
             ..Shape::usual(*pending)
+        };
+        let measure = match arguments.hasher {
+            MapHasher::Free => measure::<FreeHash>,
+            MapHasher::Fast => measure::<foldhash::fast::RandomState>,
+            MapHasher::Standard => measure::<RandomState>,
         };
         let report = measure(Plan {
             shape,

@@ -5,6 +5,7 @@
 //! events is not measured.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -100,11 +101,11 @@ struct Bench {
     exposures: VecDeque<(u64, u64)>,
 }
 
-/// Measures.
-pub fn measure(plan: Plan) -> Report {
+/// Measures, with plain maps that hash with `S` beside the join.
+pub fn measure<S: BuildHasher + Default>(plan: Plan) -> Report {
     let config = JoinConfig { memory_limit_bytes: plan.memory_limit_bytes, ..JoinConfig::default() };
     let labels = LabelsTable::new(Reports::none()).key(&Labels::default().into()).0;
-    let mut naive = plan.with_naive.then(|| Naive::new(config.clone()));
+    let mut naive = plan.with_naive.then(|| Naive::<S>::new(config.clone()));
     let mut bench = Bench {
         workload: Workload::new(plan.shape, labels),
         block: Vec::new(),

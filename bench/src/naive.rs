@@ -1,16 +1,16 @@
 //! The join that one would write first: a map of requests, a map of exposures, a queue to forget by.
 //!
 //! It takes events as they come, knows no lateness, no skew, no waiting, no horizon and no triples, and
-//! so has much less to do. Its maps hash with the fingerprints that the events carry already, which
-//! costs nothing.
+//! so has much less to do.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 use tracer_user::domain::Kind;
 use tracer_user::join::{ItemPrint, JoinConfig, JoinEvent, RequestPrint};
 
-/// Takes the last word of a key as its hash, mixed with the one before.
+/// Hashes for nothing, because events carry fingerprints already: takes the last word of a key as its hash, mixed
+/// with the one before.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct PrintHasher(u64);
 
@@ -33,7 +33,8 @@ impl Hasher for PrintHasher {
     fn write_usize(&mut self, _length: usize) {}
 }
 
-type Maker = BuildHasherDefault<PrintHasher>;
+/// Makes hashers that cost nothing.
+pub type FreeHash = BuildHasherDefault<PrintHasher>;
 
 /// Counts of the plain join.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -50,19 +51,19 @@ pub struct NaiveCounts {
     pub duplicates: u64,
 }
 
-/// The plain join.
+/// The plain join, whose maps hash with `S`.
 #[derive(Debug)]
-pub struct Naive {
+pub struct Naive<S> {
     config: JoinConfig,
-    requests: HashMap<RequestPrint, u64, Maker>,
-    exposures: HashMap<(RequestPrint, ItemPrint), u64, Maker>,
-    clicks: HashSet<(RequestPrint, ItemPrint), Maker>,
+    requests: HashMap<RequestPrint, u64, S>,
+    exposures: HashMap<(RequestPrint, ItemPrint), u64, S>,
+    clicks: HashSet<(RequestPrint, ItemPrint), S>,
     forget: VecDeque<(u64, Kind, RequestPrint, ItemPrint)>,
     /// What became of the events.
     pub counts: NaiveCounts,
 }
 
-impl Naive {
+impl<S: BuildHasher + Default> Naive<S> {
     /// One that knows nothing yet.
     pub fn new(config: JoinConfig) -> Self {
         Self {
