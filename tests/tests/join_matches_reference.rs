@@ -96,7 +96,7 @@ fn ids() -> impl Strategy<Value = &'static str> {
     prop_oneof![1 => Just(""), 6 => Just("a"), 3 => Just("b"), 2 => Just("c")]
 }
 
-/// Of these many, the first half as likely as the rest together; now and then an empty one.
+/// Of so many, those of the first half more often, so that they meet; now and then an empty one.
 fn items(count: u32) -> impl Strategy<Value = String> {
     prop_oneof![1 => Just(None), 6 => (0..count.div_ceil(2)).prop_map(Some), 5 => (0..count).prop_map(Some)]
         .prop_map(|number| number.map(|number| number.to_string()).unwrap_or_default())
@@ -259,7 +259,7 @@ fn decides_as_the_reference(config: &JoinConfig, inputs: &[Input]) -> Result<(),
 }
 
 proptest! {
-    // They are longer, so there are fewer.
+    // They are longer, so there are a tenth as many.
     #![proptest_config(ProptestConfig { cases: runner_config().cases.div_ceil(10), ..runner_config() })]
 
     #[test]

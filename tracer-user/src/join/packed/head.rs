@@ -22,8 +22,8 @@ use crate::join::time::wheel::NO_BUCKET;
 
 /// Entries that a packed group can have. Past that, looking through them would take too long.
 pub(in super::super) const MAX_ENTRIES: usize = 90;
-/// The extents after the head: the first entry of each, and its class. With 20 items shown, which is common, most
-/// groups have an entry or two more, of clicks and repetitions.
+/// The extents after the head: the first entry of each, and its class. With 20 items shown, which is common, the first has
+/// room for the clicks and repetitions of most groups as well.
 pub(super) const EXTENTS: [(usize, Class); 5] =
     [(6, Class::Three), (24, Class::Half), (27, Class::Half), (30, Class::Three), (48, Class::Seven)];
 

@@ -2,8 +2,8 @@
 //!
 //! An entry takes 85 bits: 39 bits of an item's fingerprint, 4 bits for what it is, and 42 bits of time
 //! in nanoseconds since the base of its group, which is up to 73 minutes. Each of the first six words
-//! has a fingerprint, a tag and the high half of a time; each of the last two has three low halves. So either half of a line, three
-//! words and one of the last, has nothing of the other.
+//! has a fingerprint, a tag and the high half of a time; each of the last two has three low halves. So
+//! either half of a line, three words and one of the last, has nothing of the other.
 
 #![expect(clippy::cast_possible_truncation, reason = "lanes are numbered up to six")]
 
