@@ -156,6 +156,32 @@ fn a_library_that_no_process_has_yet_is_waited_for_and_its_probe_is_not_missing(
 }
 
 #[test]
+fn the_thread_that_answers_can_do_nothing_with_what_the_daemon_was_started_with() {
+    let fixture = Fixture::unpack().expect("unpacks");
+    let collector = Collector::start().expect("starts");
+    let daemon = Daemon::start(fixture.root(), &config(&fixture, &library(&fixture), collector.address()));
+    let threads: Vec<(String, bool)> = fs::read_dir(format!("/proc/{}/task", daemon.id()))
+        .expect("it runs")
+        .map(|thread| {
+            let path = thread.expect("a thread").path();
+            let name = fs::read_to_string(path.join("comm")).expect("it runs").trim().to_owned();
+            let status = fs::read_to_string(path.join("status")).expect("it runs");
+            let mut sets = status.lines().filter(|line| {
+                ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"].iter().any(|set| line.starts_with(set))
+            });
+            (name, sets.all(|set| set.ends_with("\t0000000000000000")))
+        })
+        .collect();
+    let has_nothing = |name: &str| {
+        let thread = threads.iter().find(|(thread, _)| thread == name);
+        thread.unwrap_or_else(|| panic!("{name} is among {threads:?}")).1
+    };
+    assert!(has_nothing("linktracer"), "the main thread serves: {threads:?}");
+    assert!(!has_nothing("ingest"), "it has to attach to whatever starts later: {threads:?}");
+    daemon.finish();
+}
+
+#[test]
 fn every_hit_and_every_record_is_accounted_for() {
     let fixture = Fixture::unpack().expect("unpacks");
     let collector = Collector::start().expect("starts");

@@ -44,6 +44,36 @@ fn config(fixture: &Fixture) -> String {
     )
 }
 
+/// A scrape is one moment, in the middle of the work as well: what was received has come to its end or waits, and the
+/// ratio, whose window has all of it, is of the links that are counted.
+#[track_caller]
+fn check_moment(scrape: &Scrape) {
+    let received = sum(scrape, "linktracer_received_records_total", &[("outcome", "event")]);
+    let events = sum(scrape, "linktracer_events_total", &[]);
+    assert_eq!(received, events);
+    let pending = |table| sum(scrape, "linktracer_pending", &[("table", table)]);
+    let ends = sum(scrape, "linktracer_requests_total", &[])
+        + sum(scrape, "linktracer_links_total", &[("edge", "request_exposure")])
+        + sum(scrape, "linktracer_duplicates_total", &[])
+        + sum(scrape, "linktracer_late_without_outcome_total", &[]);
+    let waiting = pending("requests") + pending("exposures") + pending("reorder_buffer");
+    assert_eq!(events, ends + waiting, "{ends} at an end and {waiting} waiting");
+
+    let [linked, orphans] = ["linked", "orphan"].map(|outcome| {
+        sum(scrape, "linktracer_links_total", &[("edge", "request_exposure"), ("outcome", outcome)])
+    });
+    if linked + orphans == 0.0 {
+        return;
+    }
+    let [lower, point, upper] = ["lower", "point", "upper"].map(|bound| {
+        sum(scrape, "linktracer_broken_link_ratio", &[("edge", "request_exposure"), ("bound", bound)])
+    });
+    assert_eq!(point, orphans / (linked + orphans), "{orphans} orphans and {linked} linked");
+    assert!(lower <= TRUTH && TRUTH <= upper, "{lower} to {upper}");
+    let is_trustworthy = sum(scrape, "linktracer_window_trustworthy", &[("service", "flood")]) == 1.0;
+    assert_eq!(is_trustworthy, upper - lower <= 0.01, "{lower} to {upper}");
+}
+
 /// What was made, by the service's own count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Made {
@@ -83,6 +113,7 @@ fn settled(daemon: &Daemon) -> Scrape {
     let mut last = None;
     wait_for("everything is judged", LIMIT, || {
         let scrape = Scrape::fetch(daemon.address()).expect("the daemon answers");
+        check_moment(&scrape);
         let received = count(&scrape, "linktracer_received_records_total", &[("probe", "exposure")]);
         let still = last.replace(received) == Some(received);
         (still
@@ -183,10 +214,15 @@ fn what_is_lost_under_overload_is_counted_to_the_event() {
         let made = thread::scope(|scope| {
             let flood = scope.spawn(|| flood(&service, 50, pause));
             if stopped {
-                thread::sleep(Duration::from_secs(1));
-                daemon.signal(Signal::STOP);
-                thread::sleep(Duration::from_secs(5));
-                daemon.signal(Signal::CONT);
+                scope.spawn(|| {
+                    thread::sleep(Duration::from_secs(1));
+                    daemon.signal(Signal::STOP);
+                    thread::sleep(Duration::from_secs(5));
+                    daemon.signal(Signal::CONT);
+                });
+            }
+            while !flood.is_finished() {
+                check_moment(&daemon.scrape());
             }
             flood.join().expect("does not panic")
         });

@@ -18,16 +18,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use prometheus::{Encoder as _, Registry, TextEncoder};
-use tokio::time::{MissedTickBehavior, interval};
+use prometheus::{Encoder as _, TextEncoder};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{
     page::{self, History, Reading, View},
+    scrape::{Figures, Scrapes},
     server,
 };
 use crate::{domain::Releases, slo::Example};
 
-/// The daemon is unhealthy when it has not looked at the ring for this long.
+/// The daemon is unhealthy when it has not looked at the ring for this long, and has no figures to show.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -48,7 +49,7 @@ pub struct ProbeState {
 /// What the pages show, kept up to date by the daemon.
 pub struct Status {
     source: String,
-    registry: Registry,
+    scrapes: Scrapes,
     history: Mutex<History>,
     probes: Mutex<Vec<ProbeState>>,
     examples: Mutex<Vec<Example>>,
@@ -60,10 +61,10 @@ pub struct Status {
 
 impl Status {
     /// The status of the node `source`, with no probe in place. `monotonic_ns` tells the time.
-    pub fn new(source: &str, registry: Registry, monotonic_ns: fn() -> u64) -> Self {
+    pub fn new(source: &str, monotonic_ns: fn() -> u64) -> Self {
         Self {
             source: source.to_owned(),
-            registry,
+            scrapes: Scrapes::default(),
             history: Mutex::new(History::default()),
             probes: Mutex::new(Vec::new()),
             examples: Mutex::new(Vec::new()),
@@ -83,10 +84,21 @@ impl Status {
         *self.examples.lock().unwrap_or_else(PoisonError::into_inner) = examples;
     }
 
+    /// Who waits for figures. Somebody has to answer them, again and again.
+    pub const fn scrapes(&self) -> &Scrapes {
+        &self.scrapes
+    }
+
+    /// The figures of now; `None` when nobody says them.
+    async fn figures(&self) -> Option<Figures> {
+        timeout(STALL_LIMIT, self.scrapes.ask()).await.ok().flatten()
+    }
+
     /// A minute is over, for what the page shows by minute.
-    fn end_minute(&self) {
-        let reading = Reading::of(&self.registry.gather());
-        self.history.lock().unwrap_or_else(PoisonError::into_inner).record(&reading);
+    async fn end_minute(&self) {
+        if let Some(figures) = self.figures().await {
+            self.history.lock().unwrap_or_else(PoisonError::into_inner).record(&Reading::of(&figures));
+        }
     }
 
     /// Says which releases were seen.
@@ -110,7 +122,7 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>) -> std::io::Resul
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             minute.tick().await;
-            status.end_minute();
+            status.end_minute().await;
         }
     };
     tokio::select! {
@@ -130,8 +142,9 @@ fn router(status: Arc<Status>) -> Router {
 }
 
 async fn overview(State(status): State<Arc<Status>>) -> Response {
+    let Some(figures) = status.figures().await else { return no_figures() };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let reading = Reading::of(&status.registry.gather());
+    let reading = Reading::of(&figures);
     let probes = status.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let examples = status.examples.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let view = {
@@ -142,13 +155,21 @@ async fn overview(State(status): State<Arc<Status>>) -> Response {
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> Response {
+    let Some(figures) = status.figures().await else { return no_figures() };
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    match encoder.encode(&status.registry.gather(), &mut text) {
+    match encoder.encode(&figures, &mut text) {
         Ok(()) => ([(CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n"))
             .into_response(),
     }
+}
+
+/// Better no figures than those of a daemon that has stopped counting.
+fn no_figures() -> Response {
+    let text =
+        format!("no figures: the daemon has not said any for {} s, see /healthz\n", STALL_LIMIT.as_secs());
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 async fn health(State(status): State<Arc<Status>>) -> Response {
@@ -190,12 +211,12 @@ async fn releases(State(status): State<Arc<Status>>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProbeState, Registry, Response, Status, StatusCode, health, readiness};
+    use super::{ProbeState, Response, Status, StatusCode, health, metrics, overview, readiness};
     use axum::extract::State;
     use std::sync::Arc;
 
     fn status(monotonic_ns: fn() -> u64) -> Arc<Status> {
-        Arc::new(Status::new("node-a", Registry::new(), monotonic_ns))
+        Arc::new(Status::new("node-a", monotonic_ns))
     }
 
     async fn body(response: Response) -> String {
@@ -235,5 +256,13 @@ mod tests {
         assert_eq!(health(State(Arc::clone(&status))).await.status(), StatusCode::OK);
         status.last_drain_ns.store(0, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(health(State(status)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_shown_of_a_daemon_that_does_not_count() {
+        let status = status(|| 0);
+        for response in [metrics(State(Arc::clone(&status))).await, overview(State(status)).await] {
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(body(response).await.contains("no figures"));
+        }
     }
 }

@@ -4,4 +4,5 @@ pub mod http;
 pub mod otlp;
 pub mod page;
 pub mod recording;
+pub mod scrape;
 pub mod server;

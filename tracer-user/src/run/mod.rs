@@ -110,7 +110,7 @@ pub fn run(config: &Config, file: &ConfigFile, options: &Options) -> anyhow::Res
         })
         .context("cannot start the ingest thread")?;
 
-    privileges::keep_for_serving().context("cannot give up capabilities")?;
+    privileges::keep_nothing().context("cannot give up capabilities")?;
     let traces = triples.map(|triples| Traces::start(config, triples, counts)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the HTTP server")?;

@@ -56,7 +56,7 @@ pub(super) fn prepare(
 
     let metrics = Metrics::new().context("metrics")?;
     metrics.state_limit_bytes.set(i64::try_from(config.join.memory_limit).unwrap_or(i64::MAX));
-    let status = Arc::new(Status::new(&config.source, metrics.registry.clone(), clock::monotonic_ns));
+    let status = Arc::new(Status::new(&config.source, clock::monotonic_ns));
     let services: Arc<[_]> = config.services.clone().into();
     let join_config = join_config(config);
     let source: Arc<str> = config.source.as_str().into();

@@ -1,8 +1,8 @@
 //! Gives up what the daemon does not need, as early as it can.
 //!
 //! Started as root, it has every capability, and needs six. Which and what for is in `preflight::privileges` and in
-//! docs/operations.md. The thread that talks to the network keeps one; processes that start later have to be looked at
-//! and attached to, so the thread that does this keeps the others. Called by `run` only.
+//! docs/operations.md. Threads that talk to the network keep none; processes that start later have to be looked at and
+//! attached to, so the thread that does this keeps all six. Called by `run` only.
 
 use rustix::{
     io,
@@ -22,11 +22,6 @@ fn for_tracing() -> CapabilitySet {
         | CapabilitySet::BPF
 }
 
-/// What serving the pages needs: reading counters from maps, which kernels before 5.19 ask a capability for.
-fn for_serving() -> CapabilitySet {
-    CapabilitySet::BPF
-}
-
 /// Leaves this thread, and those that it starts from now on, what tracing needs. No program that is
 /// executed from here can get more.
 ///
@@ -35,17 +30,6 @@ fn for_serving() -> CapabilitySet {
 pub(super) fn keep_for_tracing() -> io::Result<()> {
     set_no_new_privs(true)?;
     keep(for_tracing())
-}
-
-/// Leaves this thread what serving needs; others are not affected.
-///
-/// # Errors
-/// As [`keep_for_tracing`].
-pub(super) fn keep_for_serving() -> io::Result<()> {
-    let kept = capabilities(None)?.permitted;
-    // Where there is no CAP_BPF, as with CAP_SYS_ADMIN alone, the latter stands for it.
-    let serving = if kept.contains(CapabilitySet::BPF) { for_serving() } else { CapabilitySet::SYS_ADMIN };
-    keep(serving)
 }
 
 /// Has the program that this thread executes next keep what the thread has, whoever it runs as.
@@ -58,7 +42,7 @@ pub(super) fn keep_across_execution() -> io::Result<()> {
     permitted.iter().try_for_each(|capability| configure_capability_in_ambient_set(capability, true))
 }
 
-/// Leaves this thread nothing: it talks to the network, and needs none of it.
+/// Leaves this thread nothing, and others what they have: it talks to the network, and needs none of it.
 ///
 /// # Errors
 /// As [`keep_for_tracing`].

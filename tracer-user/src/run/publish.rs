@@ -26,8 +26,10 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The slower gauges are set this often.
+/// What was lost is looked up, and the pages are told what they show beside figures, this often.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+/// One part in so many of the thread's time is for answers, however often somebody asks.
+const SHARE_OF_ANSWERS: u32 = 10;
 
 type RatioKey = (Edge, Box<str>, Box<str>);
 
@@ -51,6 +53,8 @@ pub(super) struct Publisher {
     evicted: Evicted,
     held: hold::Counts,
     last: Option<Instant>,
+    /// Whoever asks for figures waits until then.
+    answer_after: Option<Instant>,
 }
 
 impl Publisher {
@@ -84,6 +88,7 @@ impl Publisher {
             evicted: Evicted::default(),
             held: hold::Counts::default(),
             last: None,
+            answer_after: None,
         }
     }
 
@@ -179,7 +184,7 @@ impl Publisher {
         }
     }
 
-    /// Sets the gauges.
+    /// Takes note of what was lost, tells the pages what they show, and answers those who have asked for figures.
     pub(super) fn publish(
         &mut self,
         join: &Join,
@@ -189,17 +194,40 @@ impl Publisher {
         now_ns: u64,
     ) {
         self.status.note_drain();
-        self.metrics.set_pending(&join.pending());
         self.publish_evicted(join);
+        if self.last.is_none_or(|last| last.elapsed() >= PUBLISH_INTERVAL) {
+            self.last = Some(Instant::now());
+            self.note_losses(join, counters, now_ns);
+            self.links.forget(now_ns);
+            self.status.set_probes(with_suspicion(coverage.states(), suspicion));
+            self.status.set_examples(self.examples.recent());
+            self.status.set_releases(processes.releases(&self.source));
+        }
+        let begun = Instant::now();
+        if self.answer_after.is_some_and(|after| begun < after) {
+            return;
+        }
+        if let Some(asked) = self.status.scrapes().take() {
+            self.set_gauges(join, processes, coverage, counters, now_ns);
+            asked.answer(&self.metrics.registry);
+            self.answer_after = Some(begun + begun.elapsed() * SHARE_OF_ANSWERS);
+        }
+    }
+
+    fn set_gauges(
+        &mut self,
+        join: &Join,
+        processes: &Processes,
+        coverage: &Coverage,
+        counters: &Counters,
+        now_ns: u64,
+    ) {
+        self.metrics.set_pending(&join.pending());
         for kind in [Kind::Request, Kind::Exposure] {
             self.metrics.set_horizon(kind, join.horizon_ns(kind));
         }
         let watermark_ns = join.watermark_ns().unwrap_or(now_ns);
         self.metrics.set_watermark_lag(now_ns.saturating_sub(watermark_ns));
-        if self.last.is_some_and(|last| last.elapsed() < PUBLISH_INTERVAL) {
-            return;
-        }
-        self.last = Some(Instant::now());
         self.publish_ratios(join, counters, now_ns);
         self.metrics.set_clock_step(self.clock.step_ns());
         self.metrics.set_state_bytes(join.memory_bytes());
@@ -211,9 +239,6 @@ impl Publisher {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.metrics.attached.with_label_values(&[service, hook]).set(count);
         }
-        self.status.set_probes(with_suspicion(coverage.states(), suspicion));
-        self.status.set_examples(self.examples.recent());
-        self.status.set_releases(processes.releases(&self.source));
     }
 
     /// What the join gave up to keep its memory limit. It has moved the horizon for that.

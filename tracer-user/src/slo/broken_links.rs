@@ -35,7 +35,7 @@ pub struct Ratio {
     pub edge: Edge,
     /// Service and release; the group is left empty, because all groups are counted together.
     pub labels: Arc<Labels>,
-    /// What was counted. Nothing when the last link has just left the window.
+    /// What was counted. Nothing where all that is in the window is in no ratio.
     pub tally: Tally,
     /// Between what the ratio lies; `None` when there is and can be no link.
     pub bounds: Option<Bounds>,
@@ -102,12 +102,18 @@ impl BrokenLinks {
         Edge::ALL.iter().any(|edge| self.losses.active(*edge, now_ns).is_some())
     }
 
-    /// The ratios of the window that ends at `now_ns`, in nanoseconds since the Unix epoch. One whose
-    /// last link has left the window is returned once more.
-    pub fn ratios(&mut self, now_ns: u64, waiting: &Waiting) -> Vec<Ratio> {
+    /// Forgets what is in no window that ends at `now_ns` or later, in nanoseconds since the Unix epoch. To be called
+    /// now and then: what is kept would grow.
+    pub fn forget(&mut self, now_ns: u64) {
         self.losses.forget(now_ns);
+        self.window.forget(now_ns);
+    }
+
+    /// The ratios of the window that ends at `now_ns`, in nanoseconds since the Unix epoch.
+    pub fn ratios(&mut self, now_ns: u64, waiting: &Waiting) -> Vec<Ratio> {
+        self.forget(now_ns);
         let active = Edge::ALL.map(|edge| self.losses.active(edge, now_ns));
-        let counted = self.window.tallies(now_ns);
+        let counted = self.window.tallies();
         let bounds = |key: &Key, tally: Tally| match active[key.0 as usize] {
             None => Bounds::of(tally.broken, tally.sound, &Doubt::default()),
             Some((Losses { uncounted: true, .. }, _)) => Some(Bounds::UNKNOWN),
