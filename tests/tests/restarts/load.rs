@@ -135,6 +135,20 @@ impl Load {
         }
     }
 
+    /// Shows an item whose id is longer than can be captured, as the last thing.
+    pub(crate) fn show_what_cannot_be_captured(&mut self) {
+        let number = self.next;
+        self.next += 1;
+        self.made.requests += 1;
+        self.made.unexposed += 1;
+        self.get(&format!("/recommend?id=r{number}&items={}", "i".repeat(200)));
+    }
+
+    /// Clicks on what was shown for this request.
+    pub(crate) fn click_on(&mut self, number: u64) {
+        self.click(&format!("id=r{number}&item=i1"));
+    }
+
     fn click(&mut self, query: &str) {
         self.get(&format!("/click?{query}"));
         self.made.clicks += 1;

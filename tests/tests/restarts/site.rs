@@ -17,7 +17,10 @@ use std::{
 use rustix::process::Signal;
 use tests::{daemon::Daemon, linktracer, printed, wait_for};
 use tracer_user::{
-    attach::{Ring, pins::PinFolder},
+    attach::{
+        Ring,
+        pins::{PinFolder, PinSet},
+    },
     demo::{
         fixture::{Collector, Fixture},
         measure::{Scrape, WAITING_TABLES},
@@ -160,15 +163,34 @@ impl Site {
         journals
     }
 
+    /// Every journal, also those without anything in them.
+    pub(crate) fn journal_files(&self) -> Vec<PathBuf> {
+        let is_journal = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.strip_prefix("journal-").is_some_and(|number| number.parse::<u64>().is_ok())
+        };
+        self.files().into_iter().filter(is_journal).collect()
+    }
+
+    /// Every kernel side that was left.
+    pub(crate) fn pinned(&self) -> Vec<PinSet> {
+        PinFolder::open(&self.pin_dir).expect("nobody has it").sets().expect("can be read")
+    }
+
+    /// Takes away what is in the kernel, as the end of the machine does.
+    pub(crate) fn lose_kernel_side(&self) {
+        for set in self.pinned() {
+            set.remove().expect("is ours");
+        }
+    }
+
     pub(crate) fn refused(&self) -> Vec<PathBuf> {
         self.files().into_iter().filter(|path| path.to_string_lossy().contains("refused")).collect()
     }
 
     /// The ring that a killed daemon left.
     pub(crate) fn ring(&self) -> Ring {
-        let folder = PinFolder::open(&self.pin_dir).expect("nobody has it");
-        let sets = folder.sets().expect("can be read");
-        sets.iter().find_map(|set| set.ring()).expect("there is a ring")
+        self.pinned().iter().find_map(PinSet::ring).expect("there is a ring")
     }
 
     fn files(&self) -> Vec<PathBuf> {

@@ -259,7 +259,7 @@ impl Kernel {
         self.pins.as_ref().map_or(Ok(()), |pins| self.links.pin(pins))
     }
 
-    /// Says that whoever comes next can go on with this kernel side.
+    /// Says that whoever comes next can go on with this kernel side. Does nothing the second time.
     ///
     /// # Errors
     /// [`AttachError::Pin`].

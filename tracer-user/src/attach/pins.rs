@@ -27,7 +27,7 @@ use aya::{
 };
 use tracer_common::{
     counters::{HitOutcome, Hook},
-    settings::SWITCH_OFF,
+    settings::{SWITCH_OFF, SWITCH_ON},
 };
 
 use super::{AttachError, Counters, LoadedPrograms, OBJECT, Ring};
@@ -37,6 +37,10 @@ pub(super) const PINNED_MAPS: [&str; 7] =
     ["EVENTS", "COUNTERS", "TARGETS", "SWITCH", "COLLECTORS", "WINDOWS", "USDT_SITES"];
 /// Names of programs begin like this.
 const PROGRAM_PREFIX: &str = "program-";
+/// The name of a set that is being made.
+const INCOMPLETE: &str = "incomplete";
+/// The name of one that was stopped, until what it had counted is on the disk.
+const STOPPED: &str = "stopped";
 /// A predecessor that was killed may take this long to be gone.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
 /// Hits that are under way when capture is switched off are done long before.
@@ -97,18 +101,22 @@ impl PinFolder {
 
     /// A set of a fingerprint that is to be made.
     pub fn new_set(&self, fingerprint: &str) -> PinSet {
-        PinSet { complete: self.path.join(fingerprint), folder: self.path.join("incomplete") }
+        PinSet { complete: self.path.join(fingerprint), folder: self.path.join(INCOMPLETE) }
     }
 
-    /// Every set of which there is anything.
+    /// Every set of which there is anything. What has another name than ours is somebody else's.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn sets(&self) -> io::Result<Vec<PinSet>> {
-        let entries = fs::read_dir(&self.path)?;
-        entries
-            .map(|entry| entry.map(|entry| PinSet { complete: entry.path(), folder: entry.path() }))
-            .collect()
+        let mut sets = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(is_name_of_set) {
+                sets.push(PinSet { complete: entry.path(), folder: entry.path() });
+            }
+        }
+        Ok(sets)
     }
 }
 
@@ -149,6 +157,12 @@ pub fn fingerprint(told: &impl std::fmt::Debug) -> String {
     OBJECT.hash(&mut hasher);
     format!("{told:?}").hash(&mut hasher);
     format!("{:016x}", hasher.finish())
+}
+
+/// Is it a fingerprint, or what a set is called before it has that name or after?
+fn is_name_of_set(name: &str) -> bool {
+    let is_fingerprint = name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_fingerprint || [INCOMPLETE, STOPPED].contains(&name)
 }
 
 /// The pins of one kernel side.
@@ -196,8 +210,10 @@ impl PinSet {
 
     /// Gives it its own name.
     pub(super) fn complete(&mut self) -> io::Result<()> {
-        fs::rename(&self.folder, &self.complete)?;
-        self.folder.clone_from(&self.complete);
+        if self.folder != self.complete {
+            fs::rename(&self.folder, &self.complete)?;
+            self.folder.clone_from(&self.complete);
+        }
         Ok(())
     }
 
@@ -206,11 +222,34 @@ impl PinSet {
         Ring::open(self.map("EVENTS")?).ok()
     }
 
+    /// Its counters; `None` where it has none.
+    pub fn counters(&self) -> Option<Counters> {
+        let map = PerCpuArray::try_from(self.map("COUNTERS")?).ok()?;
+        Some(Counters { map, programs: LoadedPrograms::pinned(self) })
+    }
+
+    /// Is its capture switched on?
+    pub fn captures(&self) -> bool {
+        self.switch().is_some_and(|switch| switch.get(&0, 0).is_ok_and(|state| state == SWITCH_ON))
+    }
+
+    /// Gives it a name by which nobody goes on with it.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn set_aside(&mut self, of: &PinFolder) -> io::Result<()> {
+        let aside = of.path.join(STOPPED);
+        if self.folder != aside {
+            fs::rename(&self.folder, &aside)?;
+        }
+        (self.folder, self.complete) = (aside.clone(), aside);
+        Ok(())
+    }
+
     /// Ends its capture and returns its counters once they stand still; `None` where it has none.
     pub fn stop(&self) -> Option<Counters> {
         self.switch()?.set(0, SWITCH_OFF, 0).ok()?;
-        let map = PerCpuArray::try_from(self.map("COUNTERS")?).ok()?;
-        let counters = Counters { map, programs: LoadedPrograms::pinned(self) };
+        let counters = self.counters()?;
         let deadline = Instant::now() + QUIET_LIMIT;
         while !is_quiet(&counters) && Instant::now() < deadline {
             std::thread::yield_now();

@@ -104,6 +104,17 @@ impl Ring {
         }
     }
 
+    /// The first record at this position or past what was read, if that is further. It counts as unread.
+    pub fn first_from(&mut self, position: u64) -> Option<&[u8]> {
+        let read_position = self.read_position;
+        self.read_position = read_position.max(position);
+        // Of the record itself only, because the position is put back.
+        let found = self.read().map(std::ptr::from_ref);
+        self.read_position = read_position;
+        // SAFETY: as in `read`: the kernel does not write there before the position is released, which takes `&mut self`.
+        found.map(|found| unsafe { &*found })
+    }
+
     /// How far was read.
     pub const fn read_position(&self) -> u64 {
         self.read_position

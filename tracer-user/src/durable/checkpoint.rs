@@ -22,7 +22,7 @@ use crate::{
     telemetry::Numbers,
 };
 
-const FORMAT: Format = Format { magic: *b"LTCHECKP", version: 5 };
+const FORMAT: Format = Format { magic: *b"LTCHECKP", version: 6 };
 
 /// Everything but the join, in as many frames as it takes.
 const TAG_DAEMON: u8 = 1;
@@ -60,6 +60,8 @@ pub struct LossState {
 pub struct DaemonState {
     /// The name of the node.
     pub source: String,
+    /// The daemon ended with it: nothing was taken in or published after it.
+    pub is_last: bool,
     /// When, in nanoseconds since the Unix epoch.
     pub written_ns: u64,
     /// In which boot.
@@ -240,7 +242,7 @@ mod tests {
         let digest = SipHasher13::new().hash(&bytes);
         assert_eq!(
             (FORMAT.version, digest),
-            (5, 0x5a08_9cea_2977_af84),
+            (6, 0x5dc6_e2ec_c33b_e24a),
             "what a checkpoint says has changed: raise its version, and put it and the new digest here"
         );
     }

@@ -88,25 +88,17 @@ impl StateDir {
     /// # Errors
     /// It cannot be renamed.
     pub fn refuse(&self, error: &dyn std::fmt::Display) -> io::Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let mut aside = vec![self.checkpoint_path()];
         aside.extend(journal::journals(&self.path)?.into_iter().map(|(_, path)| path));
-        for path in aside.into_iter().filter(|path| path.exists()) {
-            let mut kept = path.clone().into_os_string();
-            kept.push(format!(".refused-{now}"));
-            tracing::error!(
-                %error, file = %path.display(), kept_as = %Path::new(&kept).display(),
-                "what was kept cannot be used; it is kept aside, and the counts begin anew"
-            );
-            fs::rename(&path, &kept)?;
-        }
-        Ok(())
+        aside.iter().filter(|path| path.exists()).try_for_each(|path| keep_aside(path, error))
     }
 
-    /// Gives every batch since a checkpoint to `take`. Returns the number of the batch that comes next.
+    /// Gives every batch since a checkpoint to `take`. Returns the number of the batch that comes next. A journal that cannot
+    /// be used is kept aside, and what comes after it is not there: as after a sudden end of the machine, whoever goes on
+    /// finds the ring further than the last batch.
     ///
     /// # Errors
-    /// A journal cannot be read, or `take` fails.
+    /// The folder cannot be read, what cannot be used cannot be moved aside, or `take` fails.
     pub fn replay(
         &self,
         daemon: &DaemonState,
@@ -125,12 +117,23 @@ impl StateDir {
                     tracing::debug!(%error, "passed over");
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    keep_aside(&path, &error)?;
+                    break;
+                }
             };
-            while let Some(batch) = batches.next()? {
-                take(batch)?;
-            }
+            let unusable = loop {
+                match batches.next() {
+                    Ok(Some(batch)) => take(batch)?,
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            };
             next_sequence = batches.next_sequence();
+            if let Some(error) = unusable {
+                keep_aside(&path, &error)?;
+                break;
+            }
         }
         Ok(next_sequence)
     }
@@ -158,8 +161,11 @@ impl StateDir {
     pub fn write_checkpoint(&self, checkpoint: Checkpoint) -> io::Result<()> {
         let number = checkpoint.daemon.journal;
         checkpoint::write(checkpoint, &self.path.join("checkpoint.new"), &self.checkpoint_path())?;
+        // What stays is passed over by its number, and goes with the next checkpoint.
         for (_, path) in journal::journals(&self.path)?.into_iter().filter(|(other, _)| *other < number) {
-            fs::remove_file(path)?;
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(%error, file = %path.display(), "an old journal cannot be removed");
+            }
         }
         Ok(())
     }
@@ -171,4 +177,16 @@ impl StateDir {
     fn journal_path(&self, number: u64) -> PathBuf {
         self.path.join(format!("journal-{number}"))
     }
+}
+
+/// Gives a file a name under which nobody looks for it, and says why.
+fn keep_aside(path: &Path, error: &dyn std::fmt::Display) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let mut kept = path.as_os_str().to_owned();
+    kept.push(format!(".refused-{now}"));
+    tracing::error!(
+        %error, file = %path.display(), kept_as = %Path::new(&kept).display(),
+        "what was kept cannot be used; it is kept aside, and what was in it is forgotten"
+    );
+    fs::rename(path, &kept)
 }

@@ -134,6 +134,14 @@ impl Held {
         }
     }
 
+    /// What was held first, if it is a record.
+    pub fn first_record(&self) -> Option<&[u8]> {
+        match self.queue.front() {
+            Some(Item::Record(record)) => Some(&record.bytes),
+            _ => None,
+        }
+    }
+
     /// The wait of each record that is not settled.
     pub fn waits(&self) -> impl Iterator<Item = u64> {
         self.queue.iter().filter_map(|item| match item {

@@ -83,14 +83,15 @@ impl Coverage {
     }
 
     /// Attaches to the files that are known before anything runs, and those of what runs already.
-    /// A file of the configuration that cannot be attached to is an error here. True when there is a new
-    /// probe.
+    /// A file of the configuration that cannot be attached to is an error here, and so is one of a process when they
+    /// were just looked at (`strict`). True when there is a new probe.
     pub(super) fn attach_known_files(
         &mut self,
         kernel: &mut Kernel,
         processes: &Processes,
         metrics: &Metrics,
         clock: &Clock,
+        strict: bool,
     ) -> anyhow::Result<bool> {
         let mut new = false;
         for index in 0..self.services.len() {
@@ -102,7 +103,7 @@ impl Coverage {
                     match self.attach(kernel, index, function, probe, &file, clock) {
                         Ok(since_ns) => new |= since_ns > WITHOUT_GAP_NS,
                         // That process is looked at again, as every one that runs.
-                        Err(failure) if failure.passing && file.starts_with("/proc") => {}
+                        Err(failure) if file.starts_with("/proc") && (failure.passing || !strict) => {}
                         Err(failure) => return Err(self.give_up(failure, metrics).into()),
                     }
                 }

@@ -46,6 +46,8 @@ pub(super) struct Durability {
     interval: Duration,
     /// `None` after a failure, until the next checkpoint.
     journal: Option<Journal>,
+    /// Everything that was taken in is in the journal or in a checkpoint on the disk.
+    keeps_all: bool,
     journal_number: u64,
     /// Made ahead, so that nobody waits for it.
     next_journal: Option<Journal>,
@@ -55,29 +57,40 @@ pub(super) struct Durability {
 }
 
 impl Durability {
-    /// Begins a new journal after the batch before `next_sequence`.
+    /// Begins a new journal after the batch before `next_sequence`. Where it cannot be written, the next checkpoint tries
+    /// again. `is_kept`: the state is what is in the folder, and not only after the next checkpoint.
     pub(super) fn new(
         dir: StateDir,
         place: Place,
         interval: Duration,
         next_sequence: u64,
+        is_kept: bool,
+        metrics: &Metrics,
     ) -> io::Result<Self> {
         let journal_number = dir.next_journal()?;
-        let journal = dir.create_journal(journal_number)?;
-        let next_journal = Some(dir.create_journal(journal_number + 1)?);
-        let due = Instant::now() + interval;
-        let journal = Some(journal);
-        Ok(Self {
+        let mut durability = Self {
+            next_journal: dir.create_journal(journal_number + 1).ok(),
+            journal: None,
+            keeps_all: is_kept,
             dir,
             place,
             interval,
-            journal,
             journal_number,
-            next_journal,
             next_sequence,
-            due,
+            due: Instant::now() + interval,
             writing: None,
-        })
+        };
+        match durability.dir.create_journal(journal_number) {
+            Ok(journal) => durability.journal = Some(journal),
+            Err(error) => durability.lose_journal(&error, metrics),
+        }
+        Ok(durability)
+    }
+
+    /// Is everything that was taken in kept? Only then may a probe or a kernel side be left to a successor, which relies on
+    /// what goes before it.
+    pub(super) const fn keeps_all(&self) -> bool {
+        self.keeps_all
     }
 
     /// Has the next checkpoint come at once: a process that is killed again and again before its time has
@@ -90,13 +103,21 @@ impl Durability {
     pub(super) fn append(&mut self, batch: &mut Batch, metrics: &Metrics) {
         batch.sequence = self.next_sequence;
         self.next_sequence += 1;
-        let Some(journal) = &mut self.journal else { return };
+        let Some(journal) = &mut self.journal else {
+            self.keeps_all = false;
+            return;
+        };
         if let Err(error) = journal.append(batch) {
-            tracing::error!(%error, "the journal cannot be written: a sudden end would lose what comes now");
-            metrics.checkpoint_failures.with_label_values(&["journal"]).inc();
-            self.journal = None;
-            self.due = self.due.min(Instant::now() + RETRY_INTERVAL);
+            self.lose_journal(&error, metrics);
         }
+    }
+
+    fn lose_journal(&mut self, error: &io::Error, metrics: &Metrics) {
+        tracing::error!(%error, "the journal cannot be written: a sudden end would lose what comes now");
+        metrics.checkpoint_failures.with_label_values(&["journal"]).inc();
+        self.journal = None;
+        self.keeps_all = false;
+        self.due = self.due.min(Instant::now() + RETRY_INTERVAL);
     }
 
     /// Starts a checkpoint when it is time for one, and looks what became of the last.
@@ -107,7 +128,7 @@ impl Durability {
         let too_long = self.journal.as_ref().is_some_and(|journal| journal.len() > MAX_JOURNAL_LEN);
         if self.writing.is_none() && (Instant::now() >= self.due || too_long) {
             let started = Instant::now();
-            let checkpoint = self.checkpoint(state, position);
+            let checkpoint = self.checkpoint(state, position, false);
             let (dir, next) = (self.dir.clone(), self.journal_number + 1);
             let written_ns = checkpoint.daemon.written_ns;
             let write = move || {
@@ -122,10 +143,15 @@ impl Durability {
         Ok(())
     }
 
-    /// Writes a checkpoint and waits for it.
-    pub(super) fn checkpoint_now(&mut self, state: &mut State, position: u64) -> anyhow::Result<()> {
+    /// Writes a checkpoint and waits for it. `is_last`: the daemon ends with it.
+    pub(super) fn checkpoint_now(
+        &mut self,
+        state: &mut State,
+        position: u64,
+        is_last: bool,
+    ) -> anyhow::Result<()> {
         self.finish_writing(&state.publisher.metrics)?;
-        let checkpoint = self.checkpoint(state, position);
+        let checkpoint = self.checkpoint(state, position, is_last);
         let written_ns = checkpoint.daemon.written_ns;
         let written = self.dir.write_checkpoint(checkpoint).map(|()| written_ns);
         self.note(written, &state.publisher.metrics);
@@ -134,14 +160,16 @@ impl Durability {
     }
 
     /// The state as it is now. What comes next goes to the next journal.
-    fn checkpoint(&mut self, state: &mut State, position: u64) -> Checkpoint {
+    fn checkpoint(&mut self, state: &mut State, position: u64, is_last: bool) -> Checkpoint {
         self.journal_number += 1;
-        self.journal = self.next_journal.take();
+        // Where it could not be made ahead, now is when there may be room again.
+        self.journal = self.next_journal.take().or_else(|| self.dir.create_journal(self.journal_number).ok());
         let now_ns = self.place.clock.now_ns();
         let join = state.snapshot();
         let losses = state.publisher.loss_state(&state.join, &self.place.counters, now_ns);
         let daemon = DaemonState {
             source: state.source.to_string(),
+            is_last,
             written_ns: now_ns,
             boot_id: self.place.boot_id.clone(),
             clock_offset_ns: self.place.clock.offset_ns(),
@@ -174,7 +202,11 @@ impl Durability {
 
     fn note(&mut self, written: io::Result<u64>, metrics: &Metrics) {
         match written {
-            Ok(written_ns) => metrics.set_checkpoint(written_ns),
+            Ok(written_ns) => {
+                metrics.set_checkpoint(written_ns);
+                // All before it is in the checkpoint; what came after it is not where its journal failed as well.
+                self.keeps_all = self.journal.is_some();
+            }
             Err(error) => {
                 tracing::error!(%error, "the checkpoint cannot be written; the one before it is still there");
                 metrics.checkpoint_failures.with_label_values(&["checkpoint"]).inc();

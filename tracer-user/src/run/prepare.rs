@@ -14,7 +14,7 @@ use super::{
     join_config,
     pods::Pods,
     publish::Publisher,
-    state::State,
+    state::{RESTART_GAP, State},
     suspicion::Suspicion,
     takeover::{self, Restored, Takeover},
     worker::{Worker, flags_of},
@@ -50,15 +50,14 @@ pub(super) fn prepare(
     let boot_id = takeover::boot_id();
     let dir = config.state_dir.as_deref().filter(|_| options.durable).map(StateDir::open).transpose()?;
     let folder = dir.as_ref().map(|_| pin_folder(config, options)).transpose()?.flatten();
-    let checkpoint = dir.as_ref().map(StateDir::read_checkpoint).transpose()?.flatten();
-    let checkpoint = checkpoint.filter(|checkpoint| is_of(&checkpoint.daemon.source, config));
-    let clock = takeover::clock(&boot_id, checkpoint.as_ref().map(|checkpoint| &checkpoint.daemon))?;
+    let join_config = join_config(config);
+    let kept = dir.as_ref().map(|dir| takeover::read(dir, config, &join_config)).transpose()?.flatten();
+    let clock = takeover::clock(&boot_id, kept.as_ref().map(|kept| &kept.daemon))?;
 
     let metrics = Metrics::new().context("metrics")?;
     metrics.state_limit_bytes.set(i64::try_from(config.join.memory_limit).unwrap_or(i64::MAX));
     let status = Arc::new(Status::new(&config.source, clock::monotonic_ns));
     let services: Arc<[_]> = config.services.clone().into();
-    let join_config = join_config(config);
     let source: Arc<str> = config.source.as_str().into();
     let mut publisher = Publisher::new(metrics, Arc::clone(&status), clock, Arc::clone(&source), config);
     if let (Some(_), Some(settings)) = (&traces, &config.otlp) {
@@ -66,9 +65,9 @@ pub(super) fn prepare(
     }
     let (pods, book) = Pods::start(config, &publisher.metrics)?;
     let processes = Processes::new(Arc::clone(&services), book, config.discover.pod_wait);
-    let mut state = State::new(join_config.clone(), publisher, processes, recording, source);
-    let restored = match (&dir, checkpoint) {
-        (Some(dir), Some(checkpoint)) => Some(takeover::restore(dir, &join_config, checkpoint, &mut state)?),
+    let mut state = State::new(join_config, publisher, processes, recording, source);
+    let restored = match (&dir, kept) {
+        (Some(dir), Some(kept)) => Some(takeover::restore(dir, kept, &mut state)?),
         _ => None,
     };
     if let Some(traces) = traces {
@@ -121,15 +120,22 @@ impl Start {
             counters: Arc::clone(&counters),
         };
         let next_sequence = restored.as_ref().map_or(0, |restored| restored.next_sequence);
-        let durability =
-            dir.map(|dir| Durability::new(dir, place, config.checkpoint_interval, next_sequence));
-        let durability = durability.transpose().context("the state_dir cannot be written to")?;
+        // What was found out on the way here is in no journal.
+        let is_kept = takeover.continued.is_some();
+        let durability = dir.map(|dir| {
+            Durability::new(dir, place, config.checkpoint_interval, next_sequence, is_kept, metrics)
+        });
+        let durability = durability.transpose().context("cannot read the state_dir")?;
         if let Some(continued) = &takeover.continued {
             // What was journaled just before the end may not have been given back to the kernel yet.
             ring.release(continued.position);
         }
         let mut state = state;
-        state.processes.look_again(clock.now_ns());
+        if takeover.continued.is_some() {
+            state.processes.look_again(clock.now_ns());
+        } else {
+            state.processes.forget_known();
+        }
         let services: Arc<[_]> = config.services.clone().into();
         let interpreter = Interpreter::new(Arc::clone(&services), Arc::clone(&state.source), clock);
         let names = interpreter.collectors().names();
@@ -152,11 +158,16 @@ impl Start {
             heartbeat_ns: None,
             catch_up: (0, 0),
             ring_full: takeover.continued.as_ref().map(|continued| continued.ring_full),
+            stopped: takeover.stopped,
             kernel,
         };
         worker.drop_waits();
         worker.tell_collectors()?;
         worker.wait_for_names()?;
+        if let Some(until_ns) = takeover.complete_until_ns {
+            // Before the horizon moves: what had been judged by then is judged as it was.
+            worker.beat_before_start(clock.unix_ns(until_ns));
+        }
         if takeover.continued.is_some() {
             worker.go_on()?;
         } else {
@@ -228,19 +239,6 @@ fn pin_folder(config: &Config, options: &Options) -> anyhow::Result<Option<PinFo
     }
 }
 
-/// Is a checkpoint of this node?
-fn is_of(source: &str, config: &Config) -> bool {
-    let same = source == config.source;
-    if !same {
-        tracing::warn!(
-            then = source,
-            now = config.source,
-            "the source has another name; the counts begin anew"
-        );
-    }
-    same
-}
-
 impl Worker {
     /// Goes on with a kernel side that was at work all the time.
     fn go_on(&mut self) -> anyhow::Result<()> {
@@ -250,11 +248,13 @@ impl Worker {
         let running = self.state.processes.running();
         let State { processes, publisher, .. } = &mut self.state;
         let metrics = &publisher.metrics;
-        let new = self.coverage.attach_known_files(&mut self.kernel, processes, metrics, &self.clock)?;
+        // What is known of processes may be out of date: their ends may be on the ring.
+        let new =
+            self.coverage.attach_known_files(&mut self.kernel, processes, metrics, &self.clock, false)?;
         if new && !running.is_empty() {
             self.move_horizon("attached_late", self.clock.now_ns())?;
         }
-        self.kernel.pin_probes()?;
+        self.leave_to_successor()?;
         for pid in &running {
             // A probe that turns out to be new was not there while the process ran.
             self.coverage.expect(*pid, &self.state.processes.services_of(*pid), 0, false);
@@ -282,12 +282,17 @@ impl Worker {
             self.kernel.trace_process(*pid, flags_of(&self.services, &services))?;
         }
         let State { processes, publisher, .. } = &mut self.state;
-        self.coverage.attach_known_files(&mut self.kernel, processes, &publisher.metrics, &self.clock)?;
+        self.coverage.attach_known_files(
+            &mut self.kernel,
+            processes,
+            &publisher.metrics,
+            &self.clock,
+            true,
+        )?;
         for pid in &running {
             let services = self.state.processes.services_of(*pid);
             self.coverage.expect(*pid, &services, self.clock.now_ns(), false);
         }
-        self.kernel.pin_probes()?;
         if knows_more {
             // Pieces of messages were missed, and other things that nobody counted.
             let unfinished = self.state.streams.abandon();
@@ -296,15 +301,14 @@ impl Worker {
         }
         self.kernel.set_capture(true)?;
         if knows_more || !running.is_empty() {
-            let reason = if knows_more { "restart_gap" } else { "process_older_than_capture" };
+            let reason = if knows_more { RESTART_GAP } else { "process_older_than_capture" };
             self.move_horizon(reason, self.clock.now_ns())?;
         }
         let position = self.ring.read_position();
         if let Some(durability) = &mut self.durability {
-            durability.checkpoint_now(&mut self.state, position)?;
+            durability.checkpoint_now(&mut self.state, position, false)?;
         }
-        // The last step: a successor that finds this also finds a checkpoint that knows the ring.
-        self.kernel.complete_pins()?;
+        self.leave_to_successor()?;
         tracing::info!(
             running = running.len(),
             sleepable_uprobes = self.kernel.sleepable(),

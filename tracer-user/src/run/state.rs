@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use tracer_common::counters::Hook;
 
 use super::publish::Publisher;
@@ -17,6 +16,9 @@ use crate::{
     ingest::{held::Held, http::Streams},
     join::{Join, JoinConfig, Snapshot},
 };
+
+/// The reason of a horizon that is the end of a time in which nothing was captured, though more is known of the time before.
+pub(super) const RESTART_GAP: &str = "restart_gap";
 
 /// The state.
 pub(super) struct State {
@@ -53,13 +55,8 @@ impl State {
     }
 
     /// Becomes the state of a checkpoint.
-    pub(super) fn restore(
-        &mut self,
-        config: JoinConfig,
-        daemon: &DaemonState,
-        join: Snapshot,
-    ) -> anyhow::Result<()> {
-        self.join = Join::restore(config, join).context("the join of the checkpoint")?;
+    pub(super) fn restore(&mut self, daemon: &DaemonState, join: Join) {
+        self.join = join;
         self.publisher.restore(daemon, self.join.evicted());
         for change in &daemon.streams {
             self.streams.make_again(change.clone());
@@ -71,7 +68,6 @@ impl State {
             self.processes.make_again(change);
         }
         self.processes.remember_labels(daemon.numbers.labels());
-        Ok(())
     }
 
     /// Takes in a batch that was journaled before a restart.
@@ -137,6 +133,14 @@ impl State {
         self.publisher.metrics.received_from(hook) + self.held.count_of(hook) as u64
     }
 
+    /// Has every count begin at 0. The join and the window of the ratio go on.
+    pub(super) fn begin_counting_anew(&self) {
+        tracing::warn!(
+            "it is not certain how far the counts had come, so they begin at 0, which Prometheus understands"
+        );
+        self.publisher.metrics.begin_anew();
+    }
+
     /// Records that were thrown away with the ring that they were on.
     pub(super) fn count_discarded(&self, hook: Hook, count: u64) {
         let outcome = crate::telemetry::RECEIVED_DISCARDED;
@@ -145,6 +149,10 @@ impl State {
 
     /// From then on everything is known; what reaches further back may have been missed.
     fn move_horizon(&mut self, reason: &str, timestamp_ns: u64) {
+        if reason == RESTART_GAP {
+            self.join.note_gap(timestamp_ns, &mut self.out);
+            self.publisher.count(&mut self.out);
+        }
         for kind in [Kind::Request, Kind::Exposure] {
             self.join.set_horizon(kind, timestamp_ns);
         }

@@ -6,9 +6,10 @@
 //!   its ring overflowed.
 //! - *gap*: the state is there, and the kernel side is not, or is of another build or configuration, or
 //!   went on without the journal. It is stopped, what it had counted is carried over, and what was on
-//!   its ring is counted as discarded.
+//!   its ring is counted as discarded. Where it is not certain that the counts are all that was published, they begin
+//!   at 0.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tracer_common::counters::{HitOutcome, Hook, counter_index};
@@ -22,13 +23,17 @@ use crate::{
         Counters,
         pins::{PinFolder, PinSet},
     },
-    durable::{DaemonState, RingPlace, StateDir},
-    ingest::clock::{Clock, ClockError},
-    join::JoinConfig,
+    config::Config,
+    durable::{Checkpoint, DaemonState, RingPlace, StateDir},
+    ingest::{
+        clock::{self, Clock, ClockError},
+        decode::decode,
+    },
+    join::{Evicted, Join, JoinConfig},
 };
 
 const UNREADABLE: &str = "cannot read the pin_dir";
-const STUCK: &str = "cannot remove what is in the pin_dir";
+pub(super) const STUCK: &str = "cannot remove what is in the pin_dir";
 
 /// What was restored.
 pub(super) struct Restored {
@@ -52,8 +57,13 @@ pub(super) struct Takeover {
     /// Where the kernel side is pinned, or will be.
     pub(super) pins: Option<PinSet>,
     pub(super) continued: Option<Continued>,
+    /// A kernel side that the state belongs to and that is not gone on with: it is stopped, and can go once the state that
+    /// has its counts is on the disk.
+    pub(super) stopped: Option<PinSet>,
     /// Counts of kernel sides before the one that is used now.
     pub(super) earlier_hits: Vec<u64>,
+    /// Up to when everything is in the state, in kernel time; `None` where nobody knows.
+    pub(super) complete_until_ns: Option<u64>,
 }
 
 /// The present boot's name; empty where the kernel does not say.
@@ -70,20 +80,50 @@ pub(super) fn clock(boot_id: &str, daemon: Option<&DaemonState>) -> Result<Clock
     }
 }
 
-/// Restores the state from what is in the folder. `None` when there is nothing that can be used.
-pub(super) fn restore(
-    dir: &StateDir,
-    config: &JoinConfig,
-    checkpoint: crate::durable::Checkpoint,
-    state: &mut State,
-) -> anyhow::Result<Restored> {
-    let crate::durable::Checkpoint { mut daemon, join } = checkpoint;
+/// What a checkpoint says, made ready to go on from.
+pub(super) struct Kept {
+    pub(super) daemon: DaemonState,
+    join: Join,
+}
+
+/// Reads the checkpoint in the folder. One that cannot be gone on from is kept aside; `None` then, and when there is none.
+pub(super) fn read(dir: &StateDir, config: &Config, join: &JoinConfig) -> anyhow::Result<Option<Kept>> {
+    let Some(Checkpoint { daemon, join: snapshot }) = dir.read_checkpoint()? else { return Ok(None) };
+    if daemon.source != config.source {
+        let (then, now) = (&daemon.source, &config.source);
+        dir.refuse(&format!("it is of the source `{then}`, and this one is `{now}`"))?;
+        return Ok(None);
+    }
+    let join = match Join::restore(join.clone(), snapshot) {
+        Ok(join) => join,
+        Err(error) => {
+            dir.refuse(&error)?;
+            return Ok(None);
+        }
+    };
+    // Within one boot the clock goes on as it was.
+    if let Some(watermark_ns) = join.watermark_ns().filter(|_| daemon.boot_id != boot_id()) {
+        let behind = Duration::from_nanos(watermark_ns.saturating_sub(Clock::start()?.now_ns()));
+        if !behind.is_zero() {
+            dir.refuse(&format!(
+                "the clock is {} s behind what is kept, so everything would be late",
+                behind.as_secs_f64()
+            ))?;
+            return Ok(None);
+        }
+    }
+    Ok(Some(Kept { daemon, join }))
+}
+
+/// Restores the state from what was kept and the journals since.
+pub(super) fn restore(dir: &StateDir, kept: Kept, state: &mut State) -> anyhow::Result<Restored> {
+    let Kept { mut daemon, join } = kept;
     for hits in [&mut daemon.hits, &mut daemon.earlier_hits, &mut daemon.losses.known] {
         if daemon.counters != Counters::COUNT as u64 {
             hits.clear();
         }
     }
-    state.restore(config.clone(), &daemon, join)?;
+    state.restore(&daemon, join);
     let mut position = daemon.position;
     let mut batches = 0_u64;
     let source = Arc::clone(&state.source);
@@ -107,29 +147,62 @@ pub(super) fn take_over(
     restored: Option<&Restored>,
     state: &State,
 ) -> anyhow::Result<Takeover> {
-    let earlier = restored.map(|restored| restored.daemon.earlier_hits.clone());
     let Some(folder) = folder else {
-        let earlier_hits = earlier.map(|_| settled_hits(restored, state)).unwrap_or_default();
-        return Ok(Takeover { pins: None, continued: None, earlier_hits });
+        let earlier_hits = restored.map_or_else(Vec::new, |restored| settle(restored, None, state));
+        return Ok(Takeover {
+            pins: None,
+            continued: None,
+            stopped: None,
+            earlier_hits,
+            complete_until_ns: None,
+        });
     };
     let pins = folder.set(fingerprint);
-    if let Some(continued) = restored.and_then(|restored| continued(&pins, boot_id, restored)) {
+    if let Some(restored) = restored
+        && let Some(continued) = continued(&pins, boot_id, restored)
+    {
         for other in folder.sets().context(UNREADABLE)?.iter().filter(|other| **other != pins) {
             other.remove().context(STUCK)?;
         }
-        let earlier_hits = earlier.unwrap_or_default();
-        return Ok(Takeover { pins: Some(pins), continued: Some(continued), earlier_hits });
-    }
-    let mut earlier_hits = earlier.map(|_| settled_hits(restored, state)).unwrap_or_default();
-    for old in folder.sets().context(UNREADABLE)? {
-        let is_ours = restored.is_some_and(|restored| place(&old, boot_id) == restored.daemon.ring);
-        match old.stop() {
-            Some(counters) if is_ours => earlier_hits = discard(&counters, restored, state),
-            _ => tracing::info!("a kernel side was found that the state does not belong to; it is removed"),
+        let mut earlier_hits = restored.daemon.earlier_hits.clone();
+        // How much has to go to keep the memory limit depends on how the state lies in memory, which a restart changes. So
+        // what the journal makes of it again is not to the last link what was published.
+        if state.join.evicted() != Evicted::default() && !restored.daemon.is_last {
+            let counters = pins.counters().context(UNREADABLE)?;
+            earlier_hits = begin_at_zero(&counters.all(), &earlier_hits, state);
         }
-        old.remove().context(STUCK)?;
+        let complete_until_ns = complete_until_ns(&pins, restored);
+        return Ok(Takeover {
+            pins: Some(pins),
+            continued: Some(continued),
+            stopped: None,
+            earlier_hits,
+            complete_until_ns,
+        });
     }
-    Ok(Takeover { pins: Some(folder.new_set(fingerprint)), continued: None, earlier_hits })
+    let is_ours = |old: &PinSet| {
+        restored.is_some_and(|restored| {
+            restored.daemon.ring.is_some() && place(old, boot_id) == restored.daemon.ring
+        })
+    };
+    // No two have one ring.
+    let (mut ours, others): (Vec<PinSet>, Vec<PinSet>) =
+        folder.sets().context(UNREADABLE)?.into_iter().partition(is_ours);
+    for other in others {
+        tracing::info!("a kernel side was found that the state does not belong to; it is removed");
+        other.stop();
+        other.remove().context(STUCK)?;
+    }
+    let mut stopped = ours.pop();
+    if let Some(old) = &mut stopped {
+        // Under that name nobody goes on with it, whatever happens from here on.
+        old.set_aside(folder).context(STUCK)?;
+    }
+    let earlier_hits = restored.map_or_else(Vec::new, |restored| settle(restored, stopped.as_ref(), state));
+    let complete_until_ns =
+        restored.zip(stopped.as_ref()).and_then(|(restored, old)| complete_until_ns(old, restored));
+    let pins = Some(folder.new_set(fingerprint));
+    Ok(Takeover { pins, continued: None, stopped, earlier_hits, complete_until_ns })
 }
 
 /// Stops and removes every kernel side in the folder. Returns how many there were.
@@ -156,6 +229,10 @@ fn continued(pins: &PinSet, boot_id: &str, restored: &Restored) -> Option<Contin
     if restored.daemon.ring != place(pins, boot_id) {
         return None;
     }
+    if !pins.captures() {
+        tracing::warn!("capture was switched off, by a `detach` or a start that did not come to its end");
+        return None;
+    }
     let released = ring.released_position();
     if released > restored.position {
         tracing::warn!(
@@ -168,51 +245,82 @@ fn continued(pins: &PinSet, boot_id: &str, restored: &Restored) -> Option<Contin
     Some(Continued { position: restored.position, ring_full: ring_full(&restored.daemon.hits) })
 }
 
-/// Counts what is on a ring that is thrown away, and returns the hits up to its end.
-fn discard(counters: &Counters, restored: Option<&Restored>, state: &State) -> Vec<u64> {
-    let last = counters.all();
-    let before = restored.map(|restored| restored.daemon.earlier_hits.as_slice()).unwrap_or_default();
-    let before = before.iter().copied().chain(std::iter::repeat(0));
-    let mut hits: Vec<u64> = last.iter().zip(before).map(|(last, before)| last + before).collect();
+/// Up to when everything that a kernel side has told is in the restored state, in kernel time: to its first record that is
+/// not. As far had the join come before at the most, so what it had judged and published by then is judged again before
+/// anything else is done.
+fn complete_until_ns(pins: &PinSet, restored: &Restored) -> Option<u64> {
+    let now_ns = clock::monotonic_ns();
+    let mut ring = pins.ring()?;
+    if ring.released_position() > restored.position {
+        return None;
+    }
+    match ring.first_from(restored.position) {
+        Some(bytes) => decode(bytes).ok().map(|record| record.head.monotonic_ns),
+        None => Some(now_ns),
+    }
+}
+
+/// Closes the account of the kernel side before, which is stopped for it, or is gone. Counts what is on its ring as
+/// discarded, and returns its hits and those of others before it.
+///
+/// Counts go on only where none of them can be lower than what was published: to Prometheus that would be a new beginning,
+/// and the whole of it an increase. Where that is not certain, they begin at 0.
+fn settle(restored: &Restored, old: Option<&PinSet>, state: &State) -> Vec<u64> {
+    let Restored { daemon, position, .. } = restored;
+    let is_journaled = |old: &PinSet| old.ring().is_some_and(|ring| ring.released_position() <= *position);
+    let goes_on = daemon.is_last || old.is_some_and(is_journaled);
+    let counted = old.and_then(PinSet::stop).map(|counters| counters.all());
+    // What is not known of one that is gone is what it did after the checkpoint.
+    let last = counted.as_ref().unwrap_or(&daemon.hits);
+    let mut hits: Vec<u64> = (0..Counters::COUNT)
+        .map(|place| {
+            let count = |hits: &[u64]| hits.get(place).copied().unwrap_or_default();
+            count(&daemon.earlier_hits).wrapping_add(count(last))
+        })
+        .collect();
+    let mut discarded = Vec::new();
     for hook in Hook::ALL {
         let received = state.received_from(hook);
-        let lost = at(&hits, hook, HitOutcome::Submitted).saturating_sub(received);
-        if lost > 0 {
-            tracing::warn!(
-                hook = hook.name(),
-                lost,
-                "records are thrown away with the ring that they are on"
-            );
-            state.count_discarded(hook, lost);
+        let submitted = &mut hits[counter_index(hook, HitOutcome::Submitted) as usize];
+        if counted.is_none() {
+            // What it had submitted and nobody received is not known; this is the least that it can have been.
+            *submitted = received;
         }
+        discarded.push((hook, submitted.saturating_sub(received)));
+    }
+    if !goes_on {
+        state.begin_counting_anew();
+        hits.fill(0);
+        for (hook, lost) in &discarded {
+            hits[counter_index(*hook, HitOutcome::Submitted) as usize] = *lost;
+        }
+    }
+    for (hook, lost) in discarded.into_iter().filter(|(_, lost)| *lost > 0) {
+        tracing::warn!(hook = hook.name(), lost, "records are thrown away with the ring that they are on");
+        state.count_discarded(hook, lost);
     }
     balance(&mut hits);
     hits
 }
 
-/// Hits up to the end of a kernel side that is gone, and its ring with it. What it had submitted that
-/// was not received is not known; what was received is the least that it can have been.
-fn settled_hits(restored: Option<&Restored>, state: &State) -> Vec<u64> {
-    let Some(Restored { daemon, .. }) = restored else { return Vec::new() };
-    let mut hits: Vec<u64> = (0..Counters::COUNT)
-        .map(|place| {
-            let count = |hits: &[u64]| hits.get(place).copied().unwrap_or_default();
-            count(&daemon.earlier_hits) + count(&daemon.hits)
-        })
-        .collect();
+/// Has every count begin at 0 while a kernel side that had come to these `hits` goes on: returns what to add to them, which
+/// wraps. What it has submitted and nobody has received yet is still to come.
+fn begin_at_zero(hits: &[u64], earlier: &[u64], state: &State) -> Vec<u64> {
+    let mut added: Vec<u64> = hits.iter().map(|count| 0_u64.wrapping_sub(*count)).collect();
     for hook in Hook::ALL {
-        let received = state.received_from(hook);
-        hits[counter_index(hook, HitOutcome::Submitted) as usize] = received;
+        let place = counter_index(hook, HitOutcome::Submitted) as usize;
+        added[place] = at(earlier, hook, HitOutcome::Submitted).wrapping_sub(state.received_from(hook));
     }
-    balance(&mut hits);
-    hits
+    balance(&mut added);
+    state.begin_counting_anew();
+    added
 }
 
 /// Makes the hits of each hook the sum of their outcomes.
 fn balance(hits: &mut [u64]) {
     for hook in Hook::ALL {
         let outcomes = HitOutcome::ALL.iter().filter(|outcome| **outcome != HitOutcome::Hit);
-        let sum = outcomes.map(|outcome| at(hits, hook, *outcome)).sum();
+        let sum = outcomes.fold(0_u64, |sum, outcome| sum.wrapping_add(at(hits, hook, *outcome)));
         hits[counter_index(hook, HitOutcome::Hit) as usize] = sum;
     }
 }

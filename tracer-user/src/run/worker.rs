@@ -25,9 +25,10 @@ use super::{
     pods::Pods,
     state::State,
     suspicion::{Change, Suspicion},
+    takeover::STUCK,
 };
 use crate::{
-    attach::{Counters, Kernel, Ring, target_flags},
+    attach::{Counters, Kernel, Ring, pins::PinSet, target_flags},
     config::{Network, Service},
     discover::{Answer, Verdict},
     domain::Event,
@@ -78,6 +79,9 @@ pub(super) struct Worker {
     /// Events without room on the ring, at the start of a run that continues another; taken once the
     /// ring was emptied.
     pub(super) ring_full: Option<u64>,
+    /// The kernel side before this one, which is stopped: what is to be known of it is in the state by now, and not yet on
+    /// the disk.
+    pub(super) stopped: Option<PinSet>,
     /// What the current record tells; empty in between.
     pub(super) readings: Vec<Reading>,
 }
@@ -112,10 +116,11 @@ impl Worker {
             }
             let (start_position, start_ns) = self.catch_up;
             let passed_start = caught_up.is_some() && self.ring.read_position() > start_position;
-            if (emptied || passed_start) && self.state.held.is_empty() {
-                let now_ns = if emptied { now_ns } else { start_ns };
-                self.state.heartbeat(now_ns);
-                self.heartbeat_ns = Some(now_ns);
+            if emptied || passed_start {
+                let reached_ns = if emptied { now_ns } else { start_ns };
+                if self.state.held.is_empty() {
+                    self.beat(reached_ns);
+                }
             }
             if emptied {
                 self.note_overflow()?;
@@ -154,7 +159,7 @@ impl Worker {
             recording.finish()?;
         }
         if let Some(durability) = &mut self.durability {
-            durability.checkpoint_now(&mut self.state, self.ring.read_position())?;
+            durability.checkpoint_now(&mut self.state, self.ring.read_position(), true)?;
         }
         let pending = self.state.join.pending();
         tracing::info!(
@@ -163,6 +168,25 @@ impl Worker {
             "finished; what is pending was not decided"
         );
         Ok(())
+    }
+
+    /// At a start: the join had been told of nothing later than this, in nanoseconds since the Unix epoch, nor than what is
+    /// held. What it had judged by then was published.
+    pub(super) fn beat_before_start(&mut self, reached_ns: u64) {
+        let is_held = !self.state.held.is_empty();
+        self.beat(if is_held { reached_ns.min(self.held_since_ns()) } else { reached_ns });
+    }
+
+    /// Nothing older than this can come to the join, in nanoseconds since the Unix epoch.
+    fn beat(&mut self, reached_ns: u64) {
+        self.state.heartbeat(reached_ns);
+        self.heartbeat_ns = Some(reached_ns);
+    }
+
+    /// When the first of what is held was made, in nanoseconds since the Unix epoch.
+    fn held_since_ns(&self) -> u64 {
+        let first = self.state.held.first_record().and_then(|bytes| decode(bytes).ok());
+        first.map_or(0, |record| self.clock.unix_ns(record.head.monotonic_ns))
     }
 
     /// Waits until the kernel side asks for a look at the ring, or it is time for one.
@@ -250,12 +274,12 @@ impl Worker {
         let changes = self.state.processes.take_changes();
         batch.streams = self.state.streams.take_changes();
         batch.held = self.state.held.take_changes();
-        if batch.is_empty() && changes.is_empty() {
-            // What was given back unsent has to go all the same.
-            self.ring.release(self.ring.read_position());
+        let position = self.ring.read_position();
+        // Where records were given back unsent, the position has moved with nothing to tell, and is journaled all the same:
+        // a successor takes a ring that is further than the journal for one that lost something.
+        if batch.is_empty() && changes.is_empty() && position == self.ring.released_position() {
             return Ok(());
         }
-        let position = self.ring.read_position();
         if let Some(durability) = &mut self.durability {
             let before = self.heartbeat_ns.take().map(Input::Heartbeat).into_iter();
             let before = before.chain(changes.into_iter().map(Input::Process));
@@ -291,8 +315,20 @@ impl Worker {
         for HorizonMove { reason, timestamp_ns } in self.coverage.take_moves() {
             self.move_horizon(reason, timestamp_ns)?;
         }
-        // Not before the horizon is journaled: a successor that finds the probe asks no further.
-        Ok(self.kernel.pin_probes()?)
+        self.leave_to_successor()
+    }
+
+    /// Has everything outlive this process that is in place by now. Not before what goes before it is kept (the horizon that
+    /// a probe moved, a checkpoint that knows the ring): a successor that finds a pin asks no further.
+    pub(super) fn leave_to_successor(&mut self) -> anyhow::Result<()> {
+        if self.durability.as_ref().is_some_and(|durability| !durability.keeps_all()) {
+            return Ok(());
+        }
+        self.kernel.pin_probes()?;
+        if let Some(stopped) = self.stopped.take() {
+            stopped.remove().context(STUCK)?;
+        }
+        Ok(self.kernel.complete_pins()?)
     }
 
     /// Says once when a probe is not hit though its service is busy, and when it is hit again.

@@ -66,6 +66,12 @@ impl DelayHistogram {
         self.lock().retain(|labels, _| !wanted.iter().all(|pair| has(labels, pair)));
     }
 
+    /// Forgets everything.
+    pub(super) fn reset(&self) {
+        self.lock().clear();
+        self.live.reset();
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SeriesLabels, Delays>> {
         self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,7 +17,8 @@ use crate::{attach::Counters, ingest::interpret::Reason};
 /// Reads the kernel side's counters at each scrape, and adds up what was lost on either side.
 pub struct KernelCollector {
     counters: Arc<Counters>,
-    /// Counts of earlier kernel sides, by place in [`Counters::all`].
+    /// Counts of earlier kernel sides, by place in [`Counters::all`]; less what is not to be shown of the present one, so
+    /// they may wrap.
     earlier: Vec<u64>,
     received: IntCounterVec,
     hits: IntCounterVec,
@@ -54,7 +55,7 @@ impl KernelCollector {
                 let earlier = self.earlier.get(counter_index(hook, *outcome) as usize).copied();
                 match self.counters.read(hook, *outcome) {
                     Ok(count) => {
-                        let count = count + earlier.unwrap_or_default();
+                        let count = count.wrapping_add(earlier.unwrap_or_default());
                         raise(&self.hits, &[hook.name(), outcome.name()], count);
                     }
                     Err(error) => tracing::warn!(%error, hook = hook.name(), "kernel counter cannot be read"),
@@ -63,7 +64,8 @@ impl KernelCollector {
         }
         for hook in Hook::ALL {
             let earlier = self.earlier.get(Counters::place_of_skipped(hook)).copied();
-            raise(&self.skipped, &[hook.name()], self.counters.skipped(hook) + earlier.unwrap_or_default());
+            let skipped = self.counters.skipped(hook).wrapping_add(earlier.unwrap_or_default());
+            raise(&self.skipped, &[hook.name()], skipped);
         }
         for (reason, count) in self.losses() {
             raise(&self.lost, &[reason], count);

@@ -266,6 +266,13 @@ impl Metrics {
         numbers.add_to(&self.durable, &self.delay);
     }
 
+    /// All counts that outlive the process begin at 0.
+    pub fn begin_anew(&self) {
+        self.durable.iter().for_each(IntCounterVec::reset);
+        self.delay.reset();
+        self.start_at_zero();
+    }
+
     /// Records received from a hook, whatever they were. Messages that shared a record with another are no more records.
     pub fn received_from(&self, hook: Hook) -> u64 {
         let messages: u64 = RECEIVED_OUTCOMES

@@ -168,6 +168,20 @@ impl Processes {
         }
     }
 
+    /// After a time that nobody knows anything of: forgets what processes were, because their ids may be those of others
+    /// by now. What waits for Kubernetes stays: its records are held, and are told by the wait.
+    pub fn forget_known(&mut self) {
+        let Self { table, changes, followed, .. } = self;
+        table.retain(|pid, entry| {
+            let is_known = matches!(&entry.member, Member::Of(process) if process.relabelled_by.is_none());
+            if is_known {
+                followed.remove(pid);
+                changes.push(Change::Forgotten { pid: *pid });
+            }
+            !is_known
+        });
+    }
+
     /// Labels under which something was counted before a restart: they can be forgotten like any others.
     pub fn remember_labels(&mut self, labels: impl IntoIterator<Item = Labels>) {
         let now = Instant::now();

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Processes, REMEMBER_FOR, SCANS_OF_ALL, Verdict};
+use super::{Change, Processes, REMEMBER_FOR, SCANS_OF_ALL, Verdict};
 use crate::{config::Config, discover::pods::PodBook};
 
 fn table(exe: &str) -> Processes {
@@ -72,6 +72,26 @@ fn the_changes_of_a_table_make_it_again() {
     }
     assert_eq!((again.running(), again.table.len()), (after.running(), after.table.len()));
     assert_eq!(again.take_changes(), [], "what is made again is no change");
+}
+
+#[test]
+fn after_a_gap_an_id_is_whose_it_is_now() {
+    let this = std::env::current_exe().expect("runs from a file");
+    let mut before = table(&this.to_string_lossy());
+    let this = std::process::id();
+    // Before the machine went down, the process that now has this id was one of another program.
+    assert_eq!(before.on_fork(this, 1), Verdict::Trace);
+    let mut after = table("/somewhere/else");
+    for change in before.as_changes() {
+        after.make_again(&change);
+    }
+    assert_eq!(after.running().len(), 2);
+    after.forget_known();
+    assert!(after.running().is_empty(), "nobody knows who has these ids now");
+    assert!(after.get(this).is_none() && after.get(1).is_none());
+    let forgotten =
+        after.take_changes().into_iter().filter(|change| matches!(change, Change::Forgotten { .. }));
+    assert_eq!(forgotten.count(), 2, "and a successor will not know, either");
 }
 
 #[test]
