@@ -36,6 +36,11 @@ pub enum Input {
         /// To this time, in nanoseconds since the Unix epoch.
         timestamp_ns: u64,
     },
+    /// Nothing was captured for some time before this one, in nanoseconds since the Unix epoch.
+    Gap {
+        /// When capture was on again.
+        until_ns: u64,
+    },
     /// Request ids whose newest sighting is at this time or before are evicted.
     Evict {
         /// In nanoseconds since the Unix epoch.
@@ -58,6 +63,7 @@ pub fn join(config: &JoinConfig, inputs: &[Input]) -> Vec<Outcome> {
                 let horizon = reference.horizons.entry(*kind).or_insert(0);
                 *horizon = (*horizon).max(Time::from(*timestamp_ns));
             }
+            Input::Gap { until_ns } => reference.note_gap(Time::from(*until_ns)),
             Input::Evict { until_ns } => reference.evict(Time::from(*until_ns)),
             Input::Restart => {}
         }
@@ -124,8 +130,10 @@ struct Reference {
     now: Time,
     buffer: Vec<Event>,
     horizons: BTreeMap<Kind, Time>,
-    /// Up to when exposures and clicks were evicted.
+    /// Up to when exposures and clicks were evicted, or not captured.
     doubts: BTreeMap<Kind, Time>,
+    /// When the last gap ended.
+    gap_until: Time,
     sightings: Vec<Sighting>,
     requests: Vec<Request>,
     exposures: Vec<Exposure>,
@@ -143,6 +151,7 @@ impl Reference {
             buffer: Vec::new(),
             horizons: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            gap_until: 0,
             sightings: Vec::new(),
             requests: Vec::new(),
             exposures: Vec::new(),
@@ -419,10 +428,12 @@ impl Reference {
         for index in 0..self.requests.len() {
             let request = &self.requests[index];
             if request.waits && request.at + Time::from(self.config.exposure_window_ns) <= moment {
-                let (labels, late) = (Arc::clone(&request.labels), request.late);
+                let (at, labels, late) = (request.at, Arc::clone(&request.labels), request.late);
                 self.requests[index].waits = false;
                 self.outcomes.push(if late {
                     Outcome::LateWithoutOutcome { kind: Kind::Request, labels }
+                } else if at < self.gap_until {
+                    Outcome::Evicted { kind: Kind::Request, labels }
                 } else {
                     Outcome::Request { outcome: RequestOutcome::Unexposed, labels }
                 });
@@ -517,6 +528,19 @@ impl Reference {
                 let (at, labels) = (click.at, Arc::clone(&click.labels));
                 self.triple(at, outcome, labels);
             }
+        }
+    }
+
+    /// What was not captured is as if it had been evicted, but for what is still there of the time before.
+    fn note_gap(&mut self, until: Time) {
+        self.gap_until = until.max(self.gap_until);
+        for kind in [Kind::Request, Kind::Exposure] {
+            let horizon = self.horizons.entry(kind).or_insert(0);
+            *horizon = until.max(*horizon);
+        }
+        for kind in [Kind::Exposure, Kind::Click] {
+            let doubt = self.doubts.entry(kind).or_insert(0);
+            *doubt = until.max(*doubt);
         }
     }
 

@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use proptest::strategy::{Union, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use tests::reference::{self, Input};
-use tracer_user::domain::{Counts, Edge, Event, Kind, Labels, LinkOutcome, Outcome, TripleOutcome};
+use tracer_user::domain::{
+    Counts, Edge, Event, Kind, Labels, LinkOutcome, Outcome, RequestOutcome, TripleOutcome,
+};
 use tracer_user::join::{Join, JoinConfig, Reports, Snapshot, SnapshotSegment};
 
 /// Histories last this long. It is short beside their number of events, so that events meet
@@ -149,6 +151,7 @@ fn histories(shape: Shape) -> impl Strategy<Value = Vec<Input>> {
             2 => heartbeats,
             1 => horizons,
             3 => timestamps(base_ns).prop_map(|until_ns| Input::Evict { until_ns }),
+            1 => timestamps(base_ns).prop_map(|until_ns| Input::Gap { until_ns }),
             1 => timestamps(base_ns).prop_map(|_| Input::Restart),
         ];
         let delays_ns = prop_oneof![3 => Just(0), 5 => 0..=6_u64, 2 => 0..=SPAN_NS];
@@ -158,7 +161,7 @@ fn histories(shape: Shape) -> impl Strategy<Value = Vec<Input>> {
                 Input::Heartbeat { timestamp_ns, .. } | Input::Horizon { timestamp_ns, .. } => {
                     timestamp_ns.saturating_add(*delay_ns)
                 }
-                Input::Evict { .. } | Input::Restart => base_ns + anywhen_ns,
+                Input::Gap { .. } | Input::Evict { .. } | Input::Restart => base_ns + anywhen_ns,
             });
             arrivals.into_iter().map(|(input, ..)| input).collect()
         })
@@ -177,7 +180,7 @@ fn scaled(scale: u64, config: JoinConfig, mut inputs: Vec<Input>) -> (JoinConfig
             Input::Heartbeat { timestamp_ns, .. } | Input::Horizon { timestamp_ns, .. } => {
                 *timestamp_ns = slow(*timestamp_ns);
             }
-            Input::Evict { until_ns } => *until_ns = slow(*until_ns),
+            Input::Gap { until_ns } | Input::Evict { until_ns } => *until_ns = slow(*until_ns),
             Input::Restart => {}
         }
     }
@@ -203,6 +206,7 @@ fn run(config: &JoinConfig, inputs: &[Input]) -> Vec<Outcome> {
             Input::Event(event) => join.push(event.clone(), &mut outcomes),
             Input::Heartbeat { source, timestamp_ns } => join.heartbeat(source, *timestamp_ns, &mut outcomes),
             Input::Horizon { kind, timestamp_ns } => join.set_horizon(*kind, *timestamp_ns),
+            Input::Gap { until_ns } => join.note_gap(*until_ns, &mut outcomes),
             Input::Evict { until_ns } => join.evict_until(*until_ns, &mut outcomes),
             Input::Restart => join = restart(join, config, &mut outcomes),
         }
@@ -320,6 +324,54 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(runner_config())]
+
+    /// Of a time in the middle nothing is captured. What is found broken, before it or after it, must be broken with all of it
+    /// captured, and so must a request from before it that nothing was shown for.
+    #[test]
+    fn after_a_gap_nothing_is_broken_that_is_not(
+        config in join_configs(),
+        events in vec(events(FEW_ITEMS, 0..=SPAN_NS), 0..FEW_ITEMS.inputs),
+        begin_ns in 0..=SPAN_NS,
+        length_ns in 0..=SPAN_NS / 2,
+    ) {
+        let end_ns = begin_ns + length_ns;
+        let mut inputs: Vec<Input> = events.into_iter().map(Input::Event).collect();
+        inputs.sort_by_key(|input| match input {
+            Input::Event(event) => (event.timestamp_ns, event.kind),
+            _ => unreachable!("there are events only"),
+        });
+        let inputs = with_labels_of_their_own(inputs);
+        let at_ns = |input: &Input| match input {
+            Input::Event(event) => event.timestamp_ns,
+            _ => unreachable!("there are events only"),
+        };
+        let captured = run(&config, &inputs);
+        let mut with_gap: Vec<Input> =
+            inputs.iter().filter(|input| at_ns(input) < begin_ns).cloned().collect();
+        with_gap.push(Input::Gap { until_ns: end_ns });
+        with_gap.extend(inputs.iter().filter(|input| at_ns(input) >= end_ns).cloned());
+        let gapped = run(&config, &with_gap);
+        let broken_in_truth = broken(&captured);
+        for link in broken(&gapped) {
+            prop_assert!(broken_in_truth.contains(&link), "{link:?} is broken only because of the gap");
+        }
+        let before: BTreeSet<Box<str>> = inputs
+            .iter()
+            .filter(|input| at_ns(input) < begin_ns)
+            .filter_map(|input| match input {
+                Input::Event(event) => Some(event.labels.release.clone()),
+                _ => None,
+            })
+            .collect();
+        let unexposed_in_truth = unexposed(&captured);
+        for request in unexposed(&gapped).intersection(&before) {
+            prop_assert!(unexposed_in_truth.contains(request), "{request} is unexposed only because of the gap");
+        }
+    }
+}
+
 /// Else the histories would not test what they are there for.
 #[test]
 fn the_histories_come_to_every_outcome() {
@@ -369,8 +421,8 @@ fn with_labels_of_their_own(mut inputs: Vec<Input>) -> Vec<Input> {
             event.labels = Arc::new(Labels { release, ..Labels::clone(&event.labels) });
         }
     }
-    // A horizon or an eviction has an effect that depends on when things are decided.
-    inputs.retain(|input| !matches!(input, Input::Horizon { .. } | Input::Evict { .. }));
+    // A horizon, a gap or an eviction has an effect that depends on when things are decided.
+    inputs.retain(|input| !matches!(input, Input::Horizon { .. } | Input::Gap { .. } | Input::Evict { .. }));
     inputs
 }
 
@@ -387,4 +439,13 @@ fn broken(outcomes: &[Outcome]) -> BTreeSet<(Edge, Box<str>)> {
         _ => None,
     });
     broken.collect()
+}
+
+/// The requests that nothing was shown for.
+fn unexposed(outcomes: &[Outcome]) -> BTreeSet<Box<str>> {
+    let unexposed = outcomes.iter().filter_map(|outcome| match outcome {
+        Outcome::Request { outcome: RequestOutcome::Unexposed, labels } => Some(labels.release.clone()),
+        _ => None,
+    });
+    unexposed.collect()
 }

@@ -407,7 +407,7 @@ pub(crate) fn memory_limit(text: &str) -> Result<u64, String> {
     if (MIN_MEMORY_LIMIT_BYTES..=MAX_MEMORY_LIMIT_BYTES).contains(&size) {
         Ok(size)
     } else {
-        Err(format!("{size} bytes is out of range; `16MiB` to `256GiB`"))
+        Err(format!("{size} bytes is out of range; `16MiB` to `128GiB`"))
     }
 }
 

@@ -304,7 +304,7 @@ pub struct JoinSettings {
     pub lateness: Duration,
     /// `skew`: how far clocks may disagree. Default 100 ms.
     pub skew: Duration,
-    /// `memory_limit`: the most memory that the join's state may take, in bytes; 16 MiB to 256 GiB. Default 1 GiB.
+    /// `memory_limit`: the most memory that the join's state may take, in bytes; 16 MiB to 128 GiB. Default 1 GiB.
     pub memory_limit: u64,
 }
 
@@ -362,7 +362,7 @@ pub const MAX_RING_BYTES: u64 = 1024 * 1024 * 1024;
 /// Smallest bound of the join's memory in bytes: below it, what is evicted next is what came last.
 pub const MIN_MEMORY_LIMIT_BYTES: u64 = 16 << 20;
 /// Largest bound of the join's memory in bytes: it can address no more.
-pub const MAX_MEMORY_LIMIT_BYTES: u64 = 256 << 30;
+pub const MAX_MEMORY_LIMIT_BYTES: u64 = 128 << 30;
 
 pub(crate) const DEFAULT_SUSPICIOUS_AFTER: u64 = 1000;
 pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);

@@ -150,8 +150,8 @@ fn a_memory_limit_has_a_unit_and_a_range() {
     for (limit, problem) in [
         ("1000000000", "expected a text, found the number"),
         ("1GB", "not a size; write it like"),
-        ("15MiB", "15728640 bytes is out of range; `16MiB` to `256GiB`"),
-        ("257GiB", "out of range; `16MiB` to `256GiB`"),
+        ("15MiB", "15728640 bytes is out of range; `16MiB` to `128GiB`"),
+        ("129GiB", "out of range; `16MiB` to `128GiB`"),
         ("99999999999GiB", "larger than any memory"),
     ] {
         let text = format!("{SMALLEST}join: {{ memory_limit: {limit} }}\n");

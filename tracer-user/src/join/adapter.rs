@@ -65,6 +65,11 @@ impl Join {
         self.engine.set_horizon(kind, timestamp_ns);
     }
 
+    /// Nothing was captured for some time before this one; as [`Engine::note_gap`].
+    pub fn note_gap(&mut self, until_ns: u64, out: &mut Vec<Outcome>) {
+        self.engine.note_gap(until_ns, &mut shared(&self.labels, out));
+    }
+
     /// Evicts every request id whose newest sighting is at `until_ns` or before, in nanoseconds since the
     /// Unix epoch: docs/semantics.md, "The memory bound".
     pub fn evict_until(&mut self, until_ns: u64, out: &mut Vec<Outcome>) {

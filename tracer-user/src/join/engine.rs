@@ -31,6 +31,8 @@ use crate::domain::{Kind, LinkOutcome, Outcome, RequestOutcome, Subject};
 
 /// Batches taken before the memory limit is looked at again: so few that state grows by less than the limit leaves free.
 const BATCHES_PER_LOOK: u32 = 4;
+/// Events taken meanwhile, at most.
+pub(super) const EVENTS_PER_LOOK: usize = BATCHES_PER_LOOK as usize * BATCH;
 /// Groups looked at for expiry with each batch, beside three for each one that was added.
 const EXPIRED_BESIDE: usize = 4;
 /// The same by a heartbeat, which comes seldom.
@@ -88,9 +90,9 @@ pub struct Engine {
     pub(super) evicted: Evicted,
     /// Groups that were put back, by the last time at which their newest sighting is remembered.
     pub(super) ageing: Queue<u64, Ageing>,
-    /// Request ids evicted since deadlines that lead nowhere were last taken out, and how many were left then.
-    pub(super) evicted_with_deadlines: usize,
-    pub(super) deadlines_after_eviction: usize,
+    /// Groups and pairs that went since deadlines that lead nowhere were last taken out, and how many were left then.
+    pub(super) gone_with_deadlines: usize,
+    pub(super) deadlines_after_look: usize,
     /// All outcomes so far, for the accounting; `None` after a restore.
     #[cfg(debug_assertions)]
     pub(super) counts: Option<Counts>,
@@ -129,8 +131,8 @@ impl Engine {
             pending: Pending::default(),
             evicted: Evicted::default(),
             ageing: Queue::default(),
-            evicted_with_deadlines: 0,
-            deadlines_after_eviction: 0,
+            gone_with_deadlines: 0,
+            deadlines_after_look: 0,
             #[cfg(debug_assertions)]
             counts: Some(Counts::default()),
             config,
@@ -174,14 +176,19 @@ impl Engine {
     #[inline(never)]
     fn catch_up(&mut self, out: &mut impl Sink) {
         self.pushed = 0;
+        let takes_too_much = self.reorder.bytes() > self.config.memory_limit_bytes / 2;
         // What the last relief made due is taken first, batch by batch.
-        if self.reorder.bytes() > self.config.memory_limit_bytes / 2
-            && !self.reorder.has_due(self.watermark.get_ns())
-        {
+        if takes_too_much && !self.reorder.has_due(self.watermark.get_ns()) {
             self.relieve_buffer();
         }
+        let watermark_ns = self.watermark.get_ns();
+        if takes_too_much && watermark_ns == u64::MAX {
+            // What is at the end of time, no watermark ever passes.
+            self.take_due(Until::TheEnd, out);
+            return;
+        }
         // Whole buckets only: nobody can tell, and so none is put in order twice.
-        let until_ns = self.reorder.bucket_begin_ns(self.watermark.get_ns());
+        let until_ns = self.reorder.bucket_begin_ns(watermark_ns);
         self.take_batch(Until::Before(until_ns), out);
     }
 
@@ -204,6 +211,19 @@ impl Engine {
         if matches!(kind, Kind::Request | Kind::Exposure) {
             self.new_horizons.push((kind, timestamp_ns));
         }
+    }
+
+    /// Nothing was captured for some time before this one, in nanoseconds since the Unix epoch; what was captured before
+    /// that is remembered. Moves both horizons, and leaves in doubt whatever may have had its partner in the gap, or may
+    /// repeat something in it: docs/semantics.md, "After a gap". What fell due before is judged as if there were none.
+    pub fn note_gap(&mut self, until_ns: u64, out: &mut impl Sink) {
+        self.accounted(out, |engine, out| {
+            engine.adopt_horizons(out);
+            engine.advance(out);
+            engine.request_horizon_ns = until_ns.max(engine.request_horizon_ns);
+            engine.exposure_horizon_ns = until_ns.max(engine.exposure_horizon_ns);
+            engine.doubts.note_gap(until_ns);
+        });
     }
 
     /// There are no more events: takes all that are buffered and lets every window run out. Leaves

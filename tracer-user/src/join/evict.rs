@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::config::JoinConfig;
 use super::decision::Sink;
-use super::engine::Engine;
+use super::engine::{EVENTS_PER_LOOK, Engine};
 use super::index::Place;
 use super::open::{Group, Key, Pair};
 use super::packed::arena::{Handle, SEGMENT_BYTES};
@@ -13,9 +13,8 @@ use super::packed::head::KEPT_STEP_NS;
 use super::time::wheel::{NO_BUCKET, TAKEN_OUT};
 use crate::domain::{Kind, LinkOutcome, Outcome};
 
-/// State grows by less than this between two looks at the limit: a segment of each class, and room for
-/// the tables.
-const HEADROOM_BYTES: u64 = 5 * SEGMENT_BYTES;
+/// The tables grow by less than this between two looks at the limit.
+const HEADROOM_BYTES: u64 = SEGMENT_BYTES;
 
 /// What was given up so far to keep the memory bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -117,13 +116,12 @@ impl Engine {
 
     /// Evicts the oldest state until the rest keeps the bound.
     pub(super) fn keep_memory_limit(&mut self, out: &mut impl Sink) {
-        let limit_bytes = self.config.memory_limit_bytes;
-        while self.memory_bytes() + HEADROOM_BYTES > limit_bytes {
+        while !self.keeps_limit() {
             // Room that many at a time have needed before is no reason to forget anything now.
             self.open.groups.give_back();
             self.open.pairs.give_back();
             self.processes.give_back();
-            if self.memory_bytes() + HEADROOM_BYTES <= limit_bytes {
+            if self.keeps_limit() {
                 break;
             }
             match self.oldest_ns() {
@@ -132,6 +130,13 @@ impl Engine {
                 None => break,
             }
         }
+    }
+
+    /// Whether the limit is kept until the next look at it. Free extents are room as well: else, whatever is evicted would
+    /// have to leave a whole segment empty, which it does only where what is of one age lies together.
+    fn keeps_limit(&self) -> bool {
+        let growth_bytes = self.arena.growth_bytes(EVENTS_PER_LOOK) + HEADROOM_BYTES;
+        self.memory_bytes() + growth_bytes <= self.config.memory_limit_bytes
     }
 
     /// The earliest time until which evicting gives something up, or puts what is newer to where it is looked at
@@ -190,20 +195,19 @@ impl Engine {
         self.forget_dead_deadlines(evicted);
     }
 
-    /// What is evicted leaves its deadlines behind. They are looked for when they may be half of all there are, so each
-    /// costs the same.
-    fn forget_dead_deadlines(&mut self, evicted: usize) {
-        self.evicted_with_deadlines += evicted;
-        if self.evicted_with_deadlines > self.deadlines_after_eviction + 1024 {
+    /// What is evicted leaves its deadlines behind, and so does an open group that is packed. They are looked for when they may
+    /// be half of all there are, so each costs the same.
+    pub(super) fn forget_dead_deadlines(&mut self, gone: usize) {
+        self.gone_with_deadlines += gone;
+        if self.gone_with_deadlines > self.deadlines_after_look + 1024 {
             self.deadlines.forget_dead(&self.open, &self.processes);
             let Self { ageing, arena, open, .. } = self;
             ageing.retain(|_, group| match group {
                 Ageing::Packed(handle) => arena.head_if_live(*handle).is_some(),
                 Ageing::Open(key) => open.groups.get(*key).is_some(),
             });
-            self.deadlines_after_eviction =
-                self.deadlines.len() + self.forget_dead_waits() + self.ageing.len();
-            self.evicted_with_deadlines = 0;
+            self.deadlines_after_look = self.deadlines.len() + self.forget_dead_waits() + self.ageing.len();
+            self.gone_with_deadlines = 0;
         }
     }
 

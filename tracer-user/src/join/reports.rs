@@ -6,7 +6,7 @@ use super::decision::{Decision, Sink};
 use super::engine::Engine;
 use super::event::{JoinEvent, LabelsKey, SourcePrint, click_of_process};
 use super::open::{Key, Timeline, Waiting};
-use super::time::Until;
+use super::time::{Until, queue::Queue};
 use crate::domain::{Edge, LinkOutcome, Outcome, Subject};
 
 /// The reports of one process, and its clicks that none of them covers yet.
@@ -111,6 +111,8 @@ impl Engine {
         self.processes = super::open::Slab::default();
         self.process_of_id.clear();
         self.processes_held_bytes = 0;
+        self.deadlines.report = Queue::default();
+        self.deadlines.forget_process = Queue::default();
         self.evicted.click_reports += std::mem::take(&mut self.pending.click_reports);
     }
 

@@ -145,6 +145,7 @@ impl Engine {
         let Some(packed) = packed_entries(group, pairs) else { return };
         let Some(group) = self.open.groups.remove(key) else { return };
         self.drop_group(&group);
+        self.forget_dead_deadlines(group.pairs.len() + 1);
         if packed.entries.is_empty() && packed.waiting.is_none() && !packed.request_at_base {
             self.index.remove(group.request, Place::Open(key.number));
             return;

@@ -81,12 +81,12 @@ impl Engine {
         let is_due =
             |(timestamp_ns, _): &mut (u64, Waiting)| until.is_due(timestamp_ns.saturating_add(window_ns));
         let Some(group) = self.open.groups.get_mut(group_key) else { return };
-        if let Some((_, Waiting { labels, late, .. })) = group.waiting_request.take_if(is_due) {
+        if let Some((request_ns, Waiting { labels, late, .. })) = group.waiting_request.take_if(is_due) {
             self.pending.requests -= 1;
             out.push(if late {
                 Outcome::LateWithoutOutcome { kind: Kind::Request, labels }
             } else {
-                Outcome::Request { outcome: RequestOutcome::Unexposed, labels }
+                self.doubts.unexposed(request_ns, labels)
             });
             self.try_pack(group_key);
         }

@@ -78,6 +78,8 @@ pub(in super::super) enum Class {
 const CLASSES: usize = 4;
 
 impl Class {
+    const ALL: [Self; CLASSES] = [Self::Head, Self::Half, Self::Three, Self::Seven];
+
     /// Lines that it has something of.
     pub(super) const fn lines(self) -> usize {
         self.halves().div_ceil(2)
@@ -93,7 +95,20 @@ impl Class {
     }
 
     const fn last_offset(self) -> usize {
-        (SEGMENT_HALVES / self.halves() - 1) * self.halves()
+        (self.extents() - 1) * self.halves()
+    }
+
+    /// Extents in a segment.
+    const fn extents(self) -> usize {
+        SEGMENT_HALVES / self.halves()
+    }
+
+    /// Extents of a group, at most.
+    const fn most_in_group(self) -> usize {
+        match self {
+            Self::Head | Self::Seven => 1,
+            Self::Half | Self::Three => 2,
+        }
     }
 }
 
@@ -171,6 +186,8 @@ pub(in super::super) struct Arena {
     absent: Vec<u32>,
     /// By class: segments with room, the one being filled last.
     with_room: [Vec<u32>; CLASSES],
+    /// By class: free extents of all segments together.
+    room: [usize; CLASSES],
 }
 
 impl Arena {
@@ -180,6 +197,14 @@ impl Arena {
         let directory = self.segments.capacity() * size_of::<Segment>()
             + (self.absent.capacity() + self.with_room.iter().map(Vec::capacity).sum::<usize>()) * 4;
         blocks + directory as u64
+    }
+
+    /// What it can grow by in bytes while this many groups are made, of any size: by a segment of each class that has not
+    /// enough free extents for all of them. They may not be more than fit into that.
+    pub(in super::super) fn growth_bytes(&self, groups: usize) -> u64 {
+        let is_short = |class: &Class| self.room[*class as usize] < groups * class.most_in_group();
+        let short = Class::ALL.iter().filter(|class| is_short(class));
+        short.count() as u64 * SEGMENT_BYTES
     }
 
     /// A line of an extent. Zeros where there is no extent now.
@@ -250,6 +275,7 @@ impl Arena {
             offset
         };
         segment.live += 1;
+        self.room[class as usize] -= 1;
         if segment.free == NO_OFFSET && usize::from(segment.fresh) > class.last_offset() {
             segment.is_listed = false;
             self.with_room[class as usize].pop();
@@ -264,6 +290,7 @@ impl Arena {
         debug_assert!(segment.class == class && segment.live > 0, "freed what was not allocated");
         segment.live -= 1;
         if segment.live == 0 {
+            self.room[class as usize] -= class.extents() - 1;
             let was_listed = std::mem::replace(&mut segment.is_listed, false);
             (segment.own, segment.shared) = (None, None);
             let with_room = &mut self.with_room[class as usize];
@@ -275,6 +302,7 @@ impl Arena {
             self.absent.push(number as u32);
             return;
         }
+        self.room[class as usize] += 1;
         let next = std::mem::replace(&mut segment.free, handle.offset() as u16);
         segment.lines_mut()[handle.line()].0[link_of(handle.offset())] = u64::from(next);
         if !std::mem::replace(&mut segment.is_listed, true) {
@@ -333,6 +361,7 @@ impl Arena {
     }
 
     fn add_segment(&mut self, class: Class) -> usize {
+        self.room[class as usize] += class.extents();
         let segment = Segment {
             own: Some(Block::filled(Line::ZERO)),
             shared: None,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arena::Handle;
 use super::entry::Tag;
-use crate::domain::{LinkOutcome, Outcome, RequestOutcome, TripleOutcome};
+use crate::domain::{LinkOutcome, TripleOutcome};
 use crate::join::decision::Sink;
 use crate::join::engine::Engine;
 use crate::join::event::{self, ItemPrint, LabelsKey};
@@ -70,7 +70,7 @@ impl Engine {
         if head.request_waits() {
             self.arena.head_mut(handle).stop_waiting();
             self.pending.requests -= 1;
-            out.push(Outcome::Request { outcome: RequestOutcome::Unexposed, labels: head.labels() });
+            out.push(self.doubts.unexposed(head.base_ns(), head.labels()));
         }
         if head.expiry_bucket() == NO_BUCKET {
             self.look_at(handle, head.kept_until_ns());

@@ -235,3 +235,89 @@ fn of_what_was_too_new_is_evicted_once_its_newest_sighting_is_forgotten() {
         assert_eq!(evicted_at(3 * SECOND_NS + 1), 1);
     }
 }
+
+/// A group that is opened for each late click and packed again leaves its deadlines behind, for half an hour of event time.
+#[test]
+fn of_groups_that_are_opened_again_and_again_is_nothing_but_the_groups() {
+    const IDS: u64 = 100;
+    const ITEMS: u64 = 20;
+    let mut join = Join::new(JoinConfig { lateness_ns: 0, ..JoinConfig::default() });
+    let mut outcomes = Vec::new();
+    let id = |number: u64| format!("r-{}", number % IDS);
+    for number in 0..IDS {
+        join.push(event(Kind::Request, HOUR_NS + number, &id(number), ""), &mut outcomes);
+        for item in 0..ITEMS {
+            join.push(event(Kind::Exposure, HOUR_NS + number, &id(number), &item.to_string()), &mut outcomes);
+        }
+        join.push(event(Kind::Click, HOUR_NS + number, &id(number), "0"), &mut outcomes);
+    }
+    let before = join.memory_bytes();
+    for number in 0..100_000 {
+        let now_ns = HOUR_NS + IDS + number * 1_000_000;
+        join.heartbeat(&"node-a".into(), now_ns, &mut outcomes);
+        join.push(event(Kind::Click, now_ns - 1, &id(number), "0"), &mut outcomes);
+        outcomes.clear();
+    }
+    let more = join.memory_bytes() - before;
+    assert!(more < 2 << 20, "{more} bytes more than {before}");
+}
+
+/// No watermark passes the end of time, so nothing would ever leave the buffer.
+#[test]
+fn of_events_at_the_end_of_time_is_bounded() {
+    const LIMIT_BYTES: u64 = 4 << 20;
+    let mut join = Join::new(JoinConfig { memory_limit_bytes: LIMIT_BYTES, ..JoinConfig::default() });
+    let mut outcomes = Vec::new();
+    let mut counts = Counts::default();
+    for number in 0..200_000 {
+        join.push(event(Kind::Request, u64::MAX, &format!("r-{number}"), ""), &mut outcomes);
+        assert!(join.memory_bytes() <= LIMIT_BYTES, "{} bytes after {number}", join.memory_bytes());
+        counts.extend(outcomes.drain(..).as_slice());
+    }
+    join.finish(&mut outcomes);
+    counts.extend(&outcomes);
+    assert_eq!(counts.requests.unexposed + counts.evicted[Kind::Request], 200_000, "{counts:?}");
+}
+
+/// Clicks that wait for a report, and nothing else that could be given up in their place.
+#[test]
+fn of_clicks_that_wait_for_a_report_is_bounded_with_all_that_leads_to_them() {
+    const LIMIT_BYTES: u64 = 4 << 20;
+    let reporting = JoinConfig { reports: Reports::All, lateness_ns: 0, ..JoinConfig::default() };
+    let mut join = Join::new(JoinConfig { memory_limit_bytes: LIMIT_BYTES, ..reporting });
+    let mut outcomes = Vec::new();
+    for number in 0..500_000 {
+        join.push(event(Kind::Click, HOUR_NS + number * 10_000, "", ""), &mut outcomes);
+        assert!(join.memory_bytes() <= LIMIT_BYTES, "{} bytes after {number}", join.memory_bytes());
+        outcomes.clear();
+    }
+    assert!(join.evicted().click_reports > 0);
+}
+
+/// A snapshot says nothing of how the state lay in memory. A join that goes on from one at its limit gives up about as much
+/// as the one that it was made of.
+#[test]
+fn is_given_up_by_a_restored_join_as_by_any_other() {
+    const LIMIT_BYTES: u64 = 16 << 20;
+    let limited = JoinConfig { memory_limit_bytes: LIMIT_BYTES, lateness_ns: 0, ..JoinConfig::default() };
+    let mut outcomes = Vec::new();
+    let mut go_on = |join: &mut Join, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let (timestamp_ns, id) = (HOUR_NS + number * 1_000_000, format!("r-{number}"));
+            join.push(event(Kind::Request, timestamp_ns, &id, ""), &mut outcomes);
+            for item in 0..3 + number % 40 {
+                join.push(event(Kind::Exposure, timestamp_ns + 1, &id, &item.to_string()), &mut outcomes);
+            }
+            assert!(join.memory_bytes() <= LIMIT_BYTES, "{} bytes after {number}", join.memory_bytes());
+            outcomes.clear();
+        }
+        join.evicted().request_ids
+    };
+    let mut join = Join::new(limited.clone());
+    let before = go_on(&mut join, 0..60_000);
+    assert!(before > 10_000, "{before} request ids are evicted");
+    let mut restored = Join::restore(limited, join.snapshot(&mut Vec::new())).expect("it is whole");
+    let (live, restored) =
+        (go_on(&mut join, 60_000..65_000) - before, go_on(&mut restored, 60_000..65_000) - before);
+    assert!(restored <= live + live / 10, "{restored} request ids, and {live} in the join that went on");
+}

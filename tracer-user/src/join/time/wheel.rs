@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 
 use super::super::packed::arena::Handle;
 
-const BUCKETS: usize = 1024;
+const BUCKETS: usize = 8192;
 /// From the first bucket of the ring to its last.
 const SPAN: u64 = BUCKETS as u64 - 1;
-/// The longest retention spans this many buckets, so that the ring is never full.
-const BUCKETS_PER_RETENTION: u64 = 512;
+/// The longest retention spans this many buckets, so that the ring is never full. An eviction looks at whole buckets, so they
+/// are small.
+const BUCKETS_PER_RETENTION: u64 = 4096;
 
 /// The bucket of a group that was never in one.
 pub(in super::super) const NO_BUCKET: u16 = u16::MAX;
