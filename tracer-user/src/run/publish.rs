@@ -109,6 +109,10 @@ impl Publisher {
         self.metrics.restore(&daemon.numbers);
         if !self.links.restore(&daemon.losses.links) {
             tracing::warn!("the windows have other lengths than before the restart; the ratio begins anew");
+            // What was lost before may still matter, and is told in terms of the windows that there were.
+            if daemon.losses.links.is_doubtful(daemon.losses.after_ns) {
+                self.losses.note_uncounted();
+            }
         }
         self.losses.go_on_from(daemon.losses.known.clone());
         self.losses_after_ns = daemon.losses.after_ns;
@@ -293,21 +297,40 @@ impl Publisher {
         self.losses_after_ns = join.watermark_ns().unwrap_or(now_ns).min(now_ns);
     }
 
-    /// A service's window is trustworthy when every ratio of it is known well enough. One without any
-    /// link is, as long as nothing was lost.
+    /// A service's window is trustworthy when every ratio of it is known well enough; and where an edge that it is probed for
+    /// has no link, when nothing was lost that could have been one.
     fn publish_trust(&self, ratios: &[Ratio], now_ns: u64) {
-        let mut trusted: BTreeMap<&str, bool> = BTreeMap::new();
-        for Ratio { labels, tally, bounds, .. } in ratios {
+        let mut widest: BTreeMap<(&str, Edge), f64> = BTreeMap::new();
+        for Ratio { labels, tally, bounds, edge } in ratios {
             if let (Some(_), Some(bounds)) = (tally.ratio(), bounds) {
-                *trusted.entry(&labels.service).or_insert(true) &= bounds.width() <= self.trusted_width;
+                let widest = widest.entry((&labels.service, *edge)).or_insert(0.0);
+                *widest = bounds.width().max(*widest);
             }
         }
-        let without_links = !self.links.is_doubtful(now_ns);
         for service in &self.services {
-            let is_trusted = trusted.get(service.name.as_str()).copied().unwrap_or(without_links);
-            self.metrics.set_trustworthy(&service.name, is_trusted);
+            let is_known = |edge: &Edge| match widest.get(&(service.name.as_str(), *edge)) {
+                Some(width) => *width <= self.trusted_width,
+                None => !self.links.is_edge_doubtful(*edge, now_ns),
+            };
+            self.metrics.set_trustworthy(&service.name, edges_of(service).iter().all(is_known));
         }
     }
+}
+
+/// The edges that a service is probed for: what they are judged by.
+fn edges_of(service: &Service) -> Vec<Edge> {
+    let Service { exposure, click, report, .. } = service;
+    let mut edges = Vec::new();
+    if exposure.is_some() {
+        edges.push(Edge::RequestExposure);
+    }
+    if click.is_some() {
+        edges.extend([Edge::ExposureClick, Edge::Triple]);
+    }
+    if click.is_some() && report.is_some() {
+        edges.push(Edge::ClickReport);
+    }
+    edges
 }
 
 /// The states of the probes, with what is suspicious about them.

@@ -85,9 +85,10 @@ impl Bounds {
         let upper = ratio(sum(&[broken, worse]), whole.saturating_sub(worse));
         match (lower, upper) {
             (Some(lower), Some(upper)) => Some(Self { lower, upper }),
-            (None, None) => None,
+            // Where there is no link, there is none that a lost event could have broken.
+            (None, _) => None,
             // Nothing was judged yet, and what waits or could not be judged would be whole.
-            (Some(lower), None) | (None, Some(lower)) => Some(Self { lower, upper: lower }),
+            (Some(lower), None) => Some(Self { lower, upper: lower }),
         }
     }
 

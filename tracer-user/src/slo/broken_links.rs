@@ -99,7 +99,12 @@ impl BrokenLinks {
 
     /// Whether anything was lost that can have changed a link of the window that ends at `now_ns`.
     pub fn is_doubtful(&self, now_ns: u64) -> bool {
-        Edge::ALL.iter().any(|edge| self.losses.active(*edge, now_ns).is_some())
+        Edge::ALL.iter().any(|edge| self.is_edge_doubtful(*edge, now_ns))
+    }
+
+    /// The same of links of one edge.
+    pub fn is_edge_doubtful(&self, edge: Edge, now_ns: u64) -> bool {
+        self.losses.active(edge, now_ns).is_some()
     }
 
     /// Forgets what is in no window that ends at `now_ns` or later, in nanoseconds since the Unix epoch. To be called
