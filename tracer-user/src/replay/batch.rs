@@ -14,6 +14,9 @@ use crate::join::{Fingerprinter, ItemPrint, RequestPrint, SourcePrint};
 /// Rejected lines beyond this many are counted and no longer named.
 pub(super) const MAX_NAMED_REJECTIONS: usize = 20;
 
+/// Sources of one piece beyond this many are not named.
+const MAX_NAMED_SOURCES: usize = 64;
+
 /// Sets of labels that are compared one by one before the map is asked. A recording names few.
 const FEW_SETS: usize = 8;
 
@@ -26,6 +29,8 @@ pub(super) struct Batch {
     pub(super) events: Vec<Recorded>,
     /// What they are counted under.
     pub(super) labels: LabelSets,
+    /// Names of sources that this reader came to.
+    pub(super) sources: Vec<(SourcePrint, Box<str>)>,
     /// How many lines are not events.
     pub(super) rejected: u64,
     /// The first of them: the number within the piece, from 1, and the reason.
@@ -59,14 +64,13 @@ pub(super) struct LabelSets {
 pub(super) struct PieceReader {
     prints: Fingerprinter,
     /// The last source and its fingerprint: there are few, and they come in a row.
-    last_source: (String, SourcePrint),
+    last_source: Option<(String, SourcePrint)>,
 }
 
 impl PieceReader {
     /// Readers with the same fingerprints read the same ids as the same.
     pub(super) fn new(prints: Fingerprinter) -> Self {
-        let last_source = (String::new(), prints.source(""));
-        Self { prints, last_source }
+        Self { prints, last_source: None }
     }
 
     /// Reads every line of the piece.
@@ -99,7 +103,7 @@ impl PieceReader {
             } else if !bytes[start..end].trim_ascii().is_empty() {
                 match text_of(start..end).map_err(LineError::from).and_then(line::read) {
                     Ok((kind, fields)) => {
-                        let event = self.event(kind, &fields, &mut batch.labels);
+                        let event = self.event(kind, &fields, batch);
                         batch.events.push(event);
                     }
                     Err(reason) => batch.reject(reason),
@@ -109,19 +113,32 @@ impl PieceReader {
         }
     }
 
-    fn event(&mut self, kind: Kind, fields: &Fields<'_>, labels: &mut LabelSets) -> Recorded {
-        if self.last_source.0 != fields.source {
-            self.last_source = (fields.source.to_string(), self.prints.source(&fields.source));
-        }
+    fn event(&mut self, kind: Kind, fields: &Fields<'_>, batch: &mut Batch) -> Recorded {
+        let source = match &self.last_source {
+            Some((name, print)) if *name == fields.source => *print,
+            _ => self.turn_to_source(&fields.source, batch),
+        };
         Recorded {
             kind,
             timestamp_ns: fields.timestamp_ns,
-            source: self.last_source.1,
+            source,
             pid: fields.pid,
             request: self.prints.request(&fields.request_id),
             item: self.prints.item(&fields.item_id),
-            labels: labels.number(&fields.service, &fields.release, &fields.group),
+            labels: batch.labels.number(&fields.service, &fields.release, &fields.group),
         }
+    }
+}
+
+impl PieceReader {
+    #[cold]
+    fn turn_to_source(&mut self, name: &str, batch: &mut Batch) -> SourcePrint {
+        let print = self.prints.source(name);
+        self.last_source = Some((name.to_owned(), print));
+        if batch.sources.len() < MAX_NAMED_SOURCES && batch.sources.iter().all(|(known, _)| *known != print) {
+            batch.sources.push((print, name.into()));
+        }
+        print
     }
 }
 

@@ -16,6 +16,7 @@ mod page;
 mod pieces;
 mod pipeline;
 mod progress;
+mod sources;
 mod table;
 mod writer;
 
@@ -50,6 +51,7 @@ use input::{Input, Packing};
 use page::Page;
 use pieces::{Cut, Pieces};
 use progress::Progress;
+use sources::Sources;
 
 /// Join recorded events and print what became of them.
 #[derive(Debug, Clone, Args)]
@@ -99,7 +101,7 @@ pub struct JoinArgs {
     #[arg(long, value_name = "DURATION", default_value_t = Span(JoinConfig::default().idle_timeout_ns))]
     pub idle_timeout: Span,
 
-    /// The most memory for what is remembered and waits, 16MiB to 256GiB. Past it the oldest is given up.
+    /// The most memory for what is remembered and waits, 16MiB to 128GiB. Past it the oldest is given up.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = crate::config::memory_limit)]
     pub memory_limit: u64,
 
@@ -293,9 +295,13 @@ fn join_input(
     progress.finish();
     let end = end.map_err(|cut| replay.describe(&cut, name, packing));
     let rejected = replay.rejected;
+    let said = replay.complaints(args);
     let evicted = replay.finish(visit);
     if let Some(unnamed @ 1..) = rejected.checked_sub(MAX_NAMED_REJECTIONS as u64) {
         let _ = writeln!(errors, "{name}: {unnamed} more lines were rejected");
+    }
+    for complaint in said {
+        let _ = writeln!(errors, "{name}: {complaint}");
     }
     if evicted != Evicted::default() {
         let Evicted { request_ids, click_reports, forced_watermarks } = evicted;
@@ -313,6 +319,7 @@ fn join_input(
 struct Replay {
     engine: Engine,
     labels: LabelsTable,
+    sources: Sources,
     lines: u64,
     rejected: u64,
 }
@@ -326,7 +333,7 @@ impl Replay {
             engine.set_horizon(Kind::Request, start_ns);
             engine.set_horizon(Kind::Exposure, start_ns);
         }
-        Self { engine, labels, lines: 0, rejected: 0 }
+        Self { engine, labels, sources: Sources::default(), lines: 0, rejected: 0 }
     }
 
     /// Names the rejected lines of a batch that is taken next, as long as there are few.
@@ -343,12 +350,29 @@ impl Replay {
         self.rejected += batch.rejected;
         self.lines += batch.lines;
         let keys: Vec<_> = batch.labels.sets().iter().map(|labels| self.labels.key(labels)).collect();
+        for (print, name) in &batch.sources {
+            self.sources.name(*print, name);
+        }
         for event in &batch.events {
             let Recorded { kind, timestamp_ns, source, pid, request, item, labels } = *event;
             let (labels, wants_report) = keys[labels];
+            let is_late = self.engine.watermark_ns().is_some_and(|watermark_ns| timestamp_ns < watermark_ns);
+            self.sources.see(source, timestamp_ns, is_late);
             let event = JoinEvent { timestamp_ns, request, item, source, pid, labels, kind, wants_report };
             self.engine.push(&event, &mut |decision| visit(&decision, &self.labels));
         }
+    }
+
+    /// What is odd about the input as a whole, for a person.
+    fn complaints(&self, args: &JoinArgs) -> Vec<String> {
+        let mut complaints = self.sources.complaints(args.skew.0, args.lateness.0);
+        let unknown = args.service_reports.iter().filter(|service| !self.labels.has_service(service));
+        complaints.extend(
+            unknown.map(|service| {
+                format!("--service-report `{service}`: no event is of a service of that name")
+            }),
+        );
+        complaints
     }
 
     /// Lets every window run out. Returns what was given up to keep the memory limit.

@@ -54,7 +54,7 @@ pub(super) fn render(counts: &Counts) -> String {
         [requests.exposed, requests.unexposed, requests.missing_id].map(|count| count.to_string());
     row("requests", &[&exposed, &unexposed, &missing_id]);
     row("", &[]);
-    row("", &["received", "duplicate", "late"]);
+    row("", &["received", "duplicate", "late", "no outcome"]);
     for kind in Kind::ALL {
         let duplicate = match kind {
             Kind::Request => counts.duplicate.request.to_string(),
@@ -62,7 +62,13 @@ pub(super) fn render(counts: &Counts) -> String {
             Kind::Click => counts.duplicate.click.to_string(),
             Kind::Report => "-".to_owned(),
         };
-        row(kind.name(), &[&counts.events[kind].to_string(), &duplicate, &counts.late[kind].to_string()]);
+        // Too late for one, or evicted before there was one.
+        let without = match kind {
+            Kind::Report => "-".to_owned(),
+            _ => (counts.late_without_outcome[kind] + counts.evicted[kind]).to_string(),
+        };
+        let [received, late] = [counts.events[kind], counts.late[kind]].map(|count| count.to_string());
+        row(kind.name(), &[&received, &duplicate, &late, &without]);
     }
     row("rejected lines", &[&counts.rejected.to_string()]);
     text

@@ -86,14 +86,37 @@ triple                    0.000%             1             0             0
                          exposed     unexposed    missing id
 requests                       1             0             0
 
-                        received     duplicate          late
-request                        1             0             0
-exposure                       1             0             0
-click                          1             0             0
-report                         1             -             0
+                        received     duplicate          late    no outcome
+request                        1             0             0             0
+exposure                       1             0             0             0
+click                          1             0             0             0
+report                         1             -             0             -
 rejected lines                 0
 ";
     assert_eq!(output, expected);
+}
+
+#[test]
+fn a_source_whose_clock_is_behind_is_named_and_so_is_a_service_that_is_nowhere() {
+    let second_ns = 1_000_000_000_u64;
+    let mut lines = String::new();
+    for number in 0..100 {
+        let ts = 1_700_000_000 * second_ns + number * second_ns;
+        for (kind, source, ts) in [("exposure", "a", ts), ("click", "b", ts - 20 * second_ns)] {
+            lines += &format!(
+                r#"{{"kind":"{kind}","ts":{ts},"source":"{source}","request_id":"r-{number}","item_id":"i"}}"#
+            );
+            lines.push('\n');
+        }
+    }
+    let (output, errors) = replay(&["-", "--service-report", "nowhere"], &lines);
+    assert!(errors.contains("stdin: source `b`: each of its 100 events"), "{errors}");
+    assert!(errors.contains("100 of them were late"), "{errors}");
+    assert!(errors.contains("--service-report `nowhere`: no event"), "{errors}");
+    let row = output.lines().find(|line| line.starts_with("click ")).expect("there is a row of clicks");
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["click", "100", "0", "100", "100"], "{output}");
+    let (_, errors) = replay(&["-"], CHAIN);
+    assert_eq!(errors, "");
 }
 
 #[test]
