@@ -159,6 +159,11 @@ impl Daemon {
         self.address
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it traces.
     pub fn wait_ready(&mut self, interrupt: &Interrupt) -> Result<()> {
         let ready = poll(READY_LIMIT, Duration::from_millis(50), interrupt, || {

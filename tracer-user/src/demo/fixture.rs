@@ -147,6 +147,11 @@ impl ServiceProcess {
         Ok(process)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where the process listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -26,7 +26,7 @@ pub(super) fn main(machine: &Machine, arguments: &Arguments) -> Result<()> {
 }
 
 /// What the figures depend on.
-fn machine_line() -> String {
+pub(super) fn machine_line() -> String {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let processors = read("/proc/cpuinfo");
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -10,11 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::recording;
-use crate::{
-    cargo,
-    command::{quietly, visibly},
-    machine::Machine,
-};
+use crate::{command::quietly, machine::Machine};
 
 /// Clock ticks a second in what the kernel tells of processes. It has been 100 on every Linux for as
 /// long as there is this interface.
@@ -38,11 +34,7 @@ struct Run {
 }
 
 pub(super) fn main(machine: &Machine, arguments: &Arguments) -> Result<()> {
-    for (package, binary) in [("tracer-user", "linktracer"), ("bench", "plain_replay")] {
-        visibly(cargo::plain(machine, "build").args(["--release", "--package", package, "--bin", binary]))?;
-    }
-    let built = cargo::binary(machine).with_file_name("");
-    let release = built.parent().context("the target folder")?.join("release");
+    let release = super::build(machine, "plain_replay")?;
     let folder = release.with_file_name("bench");
     fs::create_dir_all(&folder)?;
     let plain = folder.join("events.jsonl");
