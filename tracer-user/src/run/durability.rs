@@ -57,8 +57,8 @@ pub(super) struct Durability {
 }
 
 impl Durability {
-    /// Begins a new journal after the batch before `next_sequence`. Where it cannot be written, the next checkpoint tries
-    /// again. `is_kept`: the state is what is in the folder, and not only after the next checkpoint.
+    /// Begins a new journal after the batch before `next_sequence`, if the state is what is in the folder (`is_kept`); else with
+    /// the next checkpoint, after which alone it makes sense. Where it cannot be written, the next checkpoint tries again.
     pub(super) fn new(
         dir: StateDir,
         place: Place,
@@ -80,9 +80,11 @@ impl Durability {
             due: Instant::now() + interval,
             writing: None,
         };
-        match durability.dir.create_journal(journal_number) {
-            Ok(journal) => durability.journal = Some(journal),
-            Err(error) => durability.lose_journal(&error, metrics),
+        if is_kept {
+            match durability.dir.create_journal(journal_number) {
+                Ok(journal) => durability.journal = Some(journal),
+                Err(error) => durability.lose_journal(&error, metrics),
+            }
         }
         Ok(durability)
     }

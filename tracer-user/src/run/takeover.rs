@@ -42,6 +42,8 @@ pub(super) struct Restored {
     pub(super) next_sequence: u64,
     /// Position of the ring up to which everything is in the state.
     pub(super) position: u64,
+    /// It is what the daemon before ended with by itself.
+    is_last: bool,
 }
 
 /// A kernel side to go on with.
@@ -135,7 +137,8 @@ pub(super) fn restore(dir: &StateDir, kept: Kept, state: &mut State) -> anyhow::
         })
         .context("the journal")?;
     tracing::info!(batches, position, "the state was restored from its checkpoint and the journal");
-    Ok(Restored { daemon, next_sequence, position })
+    let is_last = daemon.is_last && batches == 0;
+    Ok(Restored { daemon, next_sequence, position, is_last })
 }
 
 /// Finds out whether the kernel side of the restored state can be gone on with, and clears away any
@@ -165,9 +168,7 @@ pub(super) fn take_over(
             other.remove().context(STUCK)?;
         }
         let mut earlier_hits = restored.daemon.earlier_hits.clone();
-        // How much has to go to keep the memory limit depends on how the state lies in memory, which a restart changes. So
-        // what the journal makes of it again is not to the last link what was published.
-        if state.join.evicted() != Evicted::default() && !restored.daemon.is_last {
+        if !is_made_again(restored, state) {
             let counters = pins.counters().context(UNREADABLE)?;
             earlier_hits = begin_at_zero(&counters.all(), &earlier_hits, state);
         }
@@ -268,7 +269,7 @@ fn complete_until_ns(pins: &PinSet, restored: &Restored) -> Option<u64> {
 fn settle(restored: &Restored, old: Option<&PinSet>, state: &State) -> Vec<u64> {
     let Restored { daemon, position, .. } = restored;
     let is_journaled = |old: &PinSet| old.ring().is_some_and(|ring| ring.released_position() <= *position);
-    let goes_on = daemon.is_last || old.is_some_and(is_journaled);
+    let goes_on = is_made_again(restored, state) && (restored.is_last || old.is_some_and(is_journaled));
     let counted = old.and_then(PinSet::stop).map(|counters| counters.all());
     // What is not known of one that is gone is what it did after the checkpoint.
     let last = counted.as_ref().unwrap_or(&daemon.hits);
@@ -301,6 +302,12 @@ fn settle(restored: &Restored, old: Option<&PinSet>, state: &State) -> Vec<u64> 
     }
     balance(&mut hits);
     hits
+}
+
+/// Is the restored state to the last link what was published, where the journal is whole? How much has to go to keep the
+/// memory limit depends on how the state lies in memory, which a restart changes.
+fn is_made_again(restored: &Restored, state: &State) -> bool {
+    restored.is_last || state.join.evicted() == Evicted::default()
 }
 
 /// Has every count begin at 0 while a kernel side that had come to these `hits` goes on: returns what to add to them, which
