@@ -135,13 +135,18 @@ impl Load {
         }
     }
 
-    /// Shows an item whose id is longer than can be captured, as the last thing.
-    pub(crate) fn show_what_cannot_be_captured(&mut self) {
+    /// Shows items whose ids are longer than can be captured, as the last thing, for longer than the daemon waits between two
+    /// looks at the ring. Returns how often.
+    pub(crate) fn show_what_cannot_be_captured(&mut self) -> u64 {
+        const ITEMS: usize = 40;
+        const TIMES: u64 = 1000;
         let number = self.next;
         self.next += 1;
         self.made.requests += 1;
         self.made.unexposed += 1;
-        self.get(&format!("/recommend?id=r{number}&items={}", "i".repeat(200)));
+        let items = vec!["i".repeat(200); ITEMS].join(",");
+        self.get(&format!("/recommend?id=r{number}&items={items}&repeat={TIMES}"));
+        ITEMS as u64 * TIMES
     }
 
     /// Clicks on what was shown for this request.
