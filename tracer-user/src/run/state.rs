@@ -152,9 +152,10 @@ impl State {
         if reason == RESTART_GAP {
             self.join.note_gap(timestamp_ns, &mut self.out);
             self.publisher.count(&mut self.out);
-        }
-        for kind in [Kind::Request, Kind::Exposure] {
-            self.join.set_horizon(kind, timestamp_ns);
+        } else {
+            for kind in [Kind::Request, Kind::Exposure] {
+                self.join.set_horizon(kind, timestamp_ns);
+            }
         }
         self.publisher.metrics.horizon_moves.with_label_values(&[reason]).inc();
     }
