@@ -18,6 +18,7 @@ use crate::{
     export::{
         http::{ProbeState, Status},
         otlp,
+        scrape::{Begun, Pace},
     },
     hold,
     ingest::{clock::Clock, interpret::Reason},
@@ -28,8 +29,6 @@ use crate::{
 
 /// What was lost is looked up, and the pages are told what they show beside figures, this often.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
-/// One part in so many of the thread's time is for answers, however often somebody asks.
-const SHARE_OF_ANSWERS: u32 = 10;
 
 type RatioKey = (Edge, Box<str>, Box<str>);
 
@@ -53,8 +52,7 @@ pub(super) struct Publisher {
     evicted: Evicted,
     held: hold::Counts,
     last: Option<Instant>,
-    /// Whoever asks for figures waits until then.
-    answer_after: Option<Instant>,
+    answers: Pace,
 }
 
 impl Publisher {
@@ -88,7 +86,7 @@ impl Publisher {
             evicted: Evicted::default(),
             held: hold::Counts::default(),
             last: None,
-            answer_after: None,
+            answers: Pace::default(),
         }
     }
 
@@ -207,14 +205,14 @@ impl Publisher {
             self.status.set_examples(self.examples.recent());
             self.status.set_releases(processes.releases(&self.source));
         }
-        let begun = Instant::now();
-        if self.answer_after.is_some_and(|after| begun < after) {
+        if !self.answers.allows_answer() {
             return;
         }
         if let Some(asked) = self.status.scrapes().take() {
+            let begun = Begun::now();
             self.set_gauges(join, processes, coverage, counters, now_ns);
             asked.answer(&self.metrics.registry);
-            self.answer_after = Some(begun + begun.elapsed() * SHARE_OF_ANSWERS);
+            self.answers.note(begun);
         }
     }
 
