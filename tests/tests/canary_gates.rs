@@ -103,6 +103,10 @@ type Steps<'a> = &'a [(u64, u64)];
 
 /// What each daemon counts of a release, per minute.
 struct Release<'a> {
+    requests: Steps<'a>,
+    /// Those that repeat an earlier one.
+    repeated: Steps<'a>,
+    /// Those that do not.
     exposures: Steps<'a>,
     linked: Steps<'a>,
     orphan: Steps<'a>,
@@ -111,9 +115,14 @@ struct Release<'a> {
 const MINUTES: u64 = 240;
 const NEVER: Steps<'static> = &[(MINUTES, 0)];
 
-/// 40,000 exposures and 2,000 clicks a minute, 0.5 % of them orphans.
-const HEALTHY: Release<'static> =
-    Release { exposures: &[(MINUTES, 40_000)], linked: &[(MINUTES, 1_990)], orphan: &[(MINUTES, 10)] };
+/// 4,000 requests, 40,000 exposures and 2,000 clicks a minute, 0.5 % of them orphans.
+const HEALTHY: Release<'static> = Release {
+    requests: &[(MINUTES, 4_000)],
+    repeated: NEVER,
+    exposures: &[(MINUTES, 40_000)],
+    linked: &[(MINUTES, 1_990)],
+    orphan: &[(MINUTES, 10)],
+};
 
 fn counter(steps: Steps<'_>, stale_at: Option<u64>) -> String {
     let (mut minute, mut value) = (0, 0);
@@ -162,8 +171,10 @@ impl Case {
             add("linktracer_lost_events_total", "reason=\"ring_full\"", lost);
             add("linktracer_late_without_outcome_total", "kind=\"click\"", NEVER);
             add("linktracer_attach_errors_total", "reason=\"symbol_not_found\"", attach_errors);
-            for (release, Release { exposures, linked, orphan }) in releases {
+            for (release, Release { requests, repeated, exposures, linked, orphan }) in releases {
                 let labels = |rest: &str| format!("{rest}, service=\"s\", release=\"{release}\", group=\"\"");
+                add("linktracer_events_total", &labels("kind=\"request\""), requests);
+                add("linktracer_duplicates_total", &labels("kind=\"request\""), repeated);
                 add("linktracer_events_total", &labels("kind=\"exposure\""), exposures);
                 for (edge, outcome, steps) in [
                     ("request_exposure", "linked", exposures),
@@ -234,7 +245,8 @@ fn without_data_of_the_release_nothing_is_said() {
 
 #[test]
 fn with_few_clicks_nothing_is_said() {
-    let rare = Release { exposures: &[(MINUTES, 400)], linked: &[(MINUTES, 10)], orphan: &[(MINUTES, 5)] };
+    let exposures: Steps<'_> = &[(MINUTES, 400)];
+    let rare = Release { exposures, linked: &[(MINUTES, 10)], orphan: &[(MINUTES, 5)], ..HEALTHY };
     Case::new(&[("old", HEALTHY), ("new", rare)], NEVER, NEVER, ALIVE).check(225, [UNCLEAR; 3], &[]);
 }
 
@@ -259,6 +271,23 @@ fn when_a_probe_of_the_release_is_missing_nothing_is_said() {
     let unseen = Release { linked: &[(MINUTES, 990)], orphan: &[(MINUTES, 10)], ..HEALTHY };
     let errors: Steps<'_> = &[(30, 0), (1, 1), (MINUTES - 31, 0)];
     Case::new(&[("old", HEALTHY), ("new", unseen)], NEVER, errors, ALIVE).check(225, [UNCLEAR; 3], &[]);
+}
+
+/// All its figures are good: the few exposures that are left are linked and clicked.
+#[test]
+fn when_a_release_sends_one_request_id_for_all_nothing_is_said() {
+    let one_id = Release { repeated: &[(150, 0), (MINUTES - 150, 4_000)], ..HEALTHY };
+    let case = Case::new(&[("old", HEALTHY), ("new", one_id)], NEVER, NEVER, ALIVE);
+    case.check(225, [UNCLEAR; 3], &[("LinktracerIdsRepeat", "new")]);
+}
+
+/// It sends each request to two servers.
+#[test]
+fn a_release_whose_requests_are_seen_twice_passes() {
+    let requests: Steps<'_> = &[(150, 4_000), (MINUTES - 150, 8_000)];
+    let twice = Release { requests, repeated: &[(150, 0), (MINUTES - 150, 4_000)], ..HEALTHY };
+    let case = Case::new(&[("old", HEALTHY), ("new", twice)], NEVER, NEVER, ALIVE);
+    case.check(225, [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)], &[]);
 }
 
 /// Limits as Argo adds measurements up: more failures than failureLimit, more inconclusive ones than inconclusiveLimit,

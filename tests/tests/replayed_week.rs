@@ -286,3 +286,52 @@ impl Page {
         cells.collect()
     }
 }
+
+/// Two releases of 1,000 requests with ten items each, every tenth of them clicked. One sends `id` for every request.
+fn record_with_one_id(path: &Path) {
+    let mut text = String::new();
+    for request in 0..1_000_u64 {
+        for (release, id) in [("good", format!("r{request}")), ("bad", "undefined".to_owned())] {
+            let mut add = |kind: &str, item: u64, after_ns: u64| {
+                let ts = START_SECONDS * 1_000_000_000 + request * 100_000_000 + after_ns;
+                text += &format!(
+                    "{{\"kind\":\"{kind}\",\"ts\":{ts},\"source\":\"a\",\"request_id\":\"{id}\",\"item_id\":\"i{item}\",\
+                     \"pid\":1,\"tid\":1,\"service\":\"s\",\"release\":\"{release}\"}}\n"
+                );
+            };
+            add("request", 0, 0);
+            for place in 0..10 {
+                add("exposure", (request * 7 + place) % 400, 1 + place);
+            }
+            add("click", (request * 7) % 400, 20);
+        }
+    }
+    fs::write(path, text).expect("is writable");
+}
+
+/// What is left of the bad release is linked to the last click, and clicked ten times as often as the good one.
+#[test]
+fn a_release_that_sends_one_request_id_for_all_is_not_found_healthy() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let file = scratch.path().join("one-id.jsonl");
+    record_with_one_id(&file);
+    let file = file.to_str().expect("is text");
+    let compared =
+        linktracer(&["compare", "--file", file, "--stable", "good", "--canary", "bad", "--output", "json"]);
+    assert!(compared.status.success(), "{}", printed(&compared));
+    let answer: Value = serde_json::from_slice(&compared.stdout).expect("is JSON");
+    assert_eq!(answer["stable"]["repeats"]["requests"], serde_json::json!({"events": 1_000, "repeated": 0}));
+    assert_eq!(
+        answer["canary"]["repeats"]["requests"],
+        serde_json::json!({"events": 1_000, "repeated": 999})
+    );
+    assert_eq!(answer["canary"]["exposures"], 400, "{answer}");
+    assert_eq!(answer["canary"]["linked_share"], 1.0, "{answer}");
+    assert_eq!(answer["verdict"], "not_trustworthy", "{answer}");
+    let kinds: Vec<_> =
+        answer["doubts"].as_array().expect("a list").iter().map(|doubt| &doubt["kind"]).collect();
+    assert_eq!(kinds, ["request", "exposure"], "{answer}");
+    let page = Page::of(scratch.path(), file);
+    let said = "99.9 % of the requests of release bad of s repeat an earlier one, and 0.0 % of those of good";
+    assert!(page.text.contains(said), "{}", page.text);
+}

@@ -23,7 +23,13 @@ pub(super) fn gather(args: &CompareArgs, file: &Path, errors: impl Write) -> Res
             Outcome::LateWithoutOutcome { .. } => conditions.unjudged += 1,
             _ => {}
         }
-        let (Outcome::Link { labels, .. } | Outcome::Triple { labels, .. }) = outcome else { return };
+        let (Outcome::Received { labels, .. }
+        | Outcome::Duplicate { labels, .. }
+        | Outcome::Link { labels, .. }
+        | Outcome::Triple { labels, .. }) = outcome
+        else {
+            return;
+        };
         if args.service.as_ref().is_some_and(|service| **service != *labels.service) {
             return;
         }
@@ -39,6 +45,8 @@ pub(super) fn gather(args: &CompareArgs, file: &Path, errors: impl Write) -> Res
 
 fn count(arm: &mut Arm, outcome: &Outcome) {
     match outcome {
+        Outcome::Received { kind, .. } => arm.repeats.add_events(*kind, 1),
+        Outcome::Duplicate { kind, .. } => arm.repeats.add_repeated(*kind, 1),
         Outcome::Link { edge: Edge::RequestExposure, outcome, .. } => {
             arm.exposures += 1;
             arm.unseen_exposures += u64::from(*outcome == LinkOutcome::Unseen);

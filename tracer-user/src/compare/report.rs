@@ -7,6 +7,7 @@ use super::{CompareArgs, Gathered, changes::Changes, chart};
 use crate::slo::{
     comparison::{self, Aim, Arm, Comparison, Finding},
     doubt::{self, Doubt},
+    repeats::Seen,
 };
 
 /// What `--output json` prints.
@@ -106,6 +107,9 @@ impl Report {
             table.add_row([name.to_owned(), of(&self.stable), of(&self.canary)]);
         };
         row("release", &|side| side.release.clone());
+        let repeated = |seen: Seen| percent(seen.repeated_share());
+        row("repeated requests", &|side| repeated(side.counted.repeats.requests));
+        row("repeated exposures", &|side| repeated(side.counted.repeats.exposures));
         row("exposures", &|side| side.counted.exposures.to_string());
         row("clicks", &|side| side.counted.clicks.to_string());
         row("linked clicks", &|side| side.counted.linked.to_string());

@@ -9,8 +9,13 @@ use anyhow::Result;
 
 use super::{CompareArgs, Gathered};
 use crate::{
+    domain::Kind,
     prometheus_api::{Prometheus, Sample, quoted, whole},
-    slo::{comparison::Arm, doubt::Conditions},
+    slo::{
+        comparison::Arm,
+        doubt::Conditions,
+        repeats::{Repeats, Seen},
+    },
 };
 
 /// A probe that could not be put in place is missing for as long as its process runs; as the recording rules have it.
@@ -66,7 +71,23 @@ impl Asked<'_> {
             linked: count("triple", Some("complete")),
             broken: count("triple", Some("broken")),
             unseen_exposures: count("request_exposure", Some("unseen")),
+            repeats: self.repeats(release)?,
         })
+    }
+
+    fn repeats(&self, release: &str) -> Result<Repeats> {
+        let count = |metric: &str, kind: Kind| {
+            let matchers = format!("kind={},{}", quoted(kind.name()), self.matchers(release));
+            let query = format!("increase({metric}{{{matchers}}}{})", range(self.args.window));
+            Ok::<u64, anyhow::Error>(whole(self.server.sum(&query, self.at)?))
+        };
+        let seen = |kind| {
+            let events = count("linktracer_events_total", kind)?;
+            let repeated = count("linktracer_duplicates_total", kind)?;
+            // Prometheus extrapolates each by itself.
+            Ok::<Seen, anyhow::Error>(Seen { events, repeated: repeated.min(events) })
+        };
+        Ok(Repeats { requests: seen(Kind::Request)?, exposures: seen(Kind::Exposure)? })
     }
 
     fn conditions(&self) -> Result<Conditions> {

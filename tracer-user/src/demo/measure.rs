@@ -67,8 +67,8 @@ impl Scrape {
         Ok(Self(samples))
     }
 
-    /// The counts of one service, over all its releases and groups. Duplicates, late events and losses have no
-    /// service, and a demo's daemon traces no other. A label value without a place in the comparison is an error.
+    /// The counts of one service, over all its releases and groups. Late events and losses have no service, and a
+    /// demo's daemon traces no other. A label value without a place in the comparison is an error.
     pub fn tally(&self, service: &str) -> Result<Tally> {
         let mut tally = Tally::default();
         for sample in &self.0 {

@@ -66,6 +66,16 @@ pub enum Doubt {
         /// What share of its exposures or clicks, the larger of the two.
         share: f64,
     },
+    /// Ids repeat in one release and not in the other, and what is shown for a request differs: what repeats is counted
+    /// once, so the two are not counted alike.
+    IdsRepeat {
+        /// `request` or `exposure`.
+        kind: &'static str,
+        /// The share of those that repeat an earlier one, of the stable release.
+        stable: f64,
+        /// And of the canary.
+        canary: f64,
+    },
     /// Processes were traced too late.
     LateCoverage {
         /// How often.
@@ -109,6 +119,13 @@ impl fmt::Display for Doubt {
                 "{:.1} % of release {release} reaches back beyond the coverage horizon",
                 share * 100.0
             ),
+            Self::IdsRepeat { kind, stable, canary } => write!(
+                f,
+                "{:.1} % of the stable release's {kind}s repeat an earlier one, and {:.1} % of the canary's, where a request \
+                 does not show as many items: does it make new ids? (docs/operations.md, Ids repeat)",
+                stable * 100.0,
+                canary * 100.0
+            ),
             Self::LateCoverage { moves } => {
                 write!(f, "the coverage horizon moved {moves} times because a process was traced too late")
             }
@@ -150,6 +167,9 @@ pub fn doubts(stable: (&str, &Arm), canary: (&str, &Arm), conditions: &Condition
     if conditions.silent_daemons > 0 {
         doubts.push(Doubt::SilentDaemons { count: conditions.silent_daemons });
     }
+    for (kind, [of_stable, of_canary]) in stable.1.repeats.differences(&canary.1.repeats) {
+        doubts.push(Doubt::IdsRepeat { kind: kind.name(), stable: of_stable, canary: of_canary });
+    }
     for ((name, arm), settled) in [stable, canary].into_iter().zip(conditions.settled) {
         let release = || name.to_owned();
         let share = unseen_share(arm);
@@ -179,9 +199,19 @@ fn unseen_share(arm: &Arm) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::{Arm, Conditions, Doubt, doubts};
+    use crate::slo::repeats::{Repeats, Seen};
 
-    const ARM: Arm =
-        Arm { exposures: 100_000, clicks: 5_000, linked: 4_990, broken: 10, unseen_exposures: 0 };
+    const ARM: Arm = Arm {
+        exposures: 100_000,
+        clicks: 5_000,
+        linked: 4_990,
+        broken: 10,
+        unseen_exposures: 0,
+        repeats: Repeats {
+            requests: Seen { events: 10_000, repeated: 0 },
+            exposures: Seen { events: 100_000, repeated: 0 },
+        },
+    };
 
     fn good() -> Conditions {
         Conditions {
@@ -219,6 +249,14 @@ mod tests {
         check(ARM, Arm { unseen_exposures: 1_000, ..ARM }, &good(), &[]);
         check(ARM, Arm { unseen_exposures: 2_000, ..ARM }, &good(), &[unseen(0.02)]);
         check(ARM, Arm { linked: 4_490, ..ARM }, &good(), &[unseen(0.1)]);
+    }
+
+    #[test]
+    fn ids_that_repeat_in_the_canary_are_a_doubt_however_good_it_looks() {
+        let requests = Seen { events: 10_000, repeated: 9_999 };
+        let repeats = Repeats { requests, exposures: Seen { events: 100_000, repeated: 0 } };
+        let expected = Doubt::IdsRepeat { kind: "request", stable: 0.0, canary: 0.9999 };
+        check(ARM, Arm { repeats, ..ARM }, &good(), &[expected]);
     }
 
     #[test]

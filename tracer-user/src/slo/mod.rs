@@ -16,6 +16,7 @@ mod examples;
 mod groups;
 mod loss_log;
 mod ratio_window;
+pub mod repeats;
 
 pub use bounds::{Bounds, Losses, Reach};
 pub use broken_links::{BrokenLinks, Ratio, Waiting};

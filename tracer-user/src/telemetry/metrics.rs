@@ -179,7 +179,7 @@ impl Metrics {
             horizon_moves: counters(Metric::CoverageHorizonMoves, &["reason"])?,
             events: counters(Metric::Events, &["kind", "service", "release", "group"])?,
             links: counters(Metric::Links, &["edge", "outcome", "service", "release", "group"])?,
-            duplicates: counters(Metric::Duplicates, &["kind"])?,
+            duplicates: counters(Metric::Duplicates, &["kind", "service", "release", "group"])?,
             late: counters(Metric::LateEvents, &["kind"])?,
             late_without_outcome: counters(Metric::LateWithoutOutcome, &["kind"])?,
             requests: counters(Metric::Requests, &["outcome", "service", "release", "group"])?,
@@ -227,7 +227,6 @@ impl Metrics {
         for kind in Kind::ALL {
             self.late.with_label_values(&[kind.name()]);
             if kind != Kind::Report {
-                self.duplicates.with_label_values(&[kind.name()]);
                 self.late_without_outcome.with_label_values(&[kind.name()]);
             }
         }
@@ -300,7 +299,10 @@ impl Metrics {
                 .events
                 .with_label_values(&[kind.name(), &labels.service, &labels.release, &labels.group])
                 .inc(),
-            Outcome::Duplicate { kind, .. } => self.duplicates.with_label_values(&[kind.name()]).inc(),
+            Outcome::Duplicate { kind, labels } => self
+                .duplicates
+                .with_label_values(&[kind.name(), &labels.service, &labels.release, &labels.group])
+                .inc(),
             Outcome::Late { kind, .. } => self.late.with_label_values(&[kind.name()]).inc(),
             Outcome::LateWithoutOutcome { kind, .. } => {
                 self.late_without_outcome.with_label_values(&[kind.name()]).inc();
@@ -345,7 +347,7 @@ impl Metrics {
     pub fn forget(&self, labels: &Labels) {
         let wanted: [(&str, &str); 3] =
             [("service", &labels.service), ("release", &labels.release), ("group", &labels.group)];
-        for vector in [&self.events, &self.links, &self.requests] {
+        for vector in [&self.events, &self.duplicates, &self.links, &self.requests] {
             remove_series(vector, &wanted);
         }
         remove_series(&self.suspicious, &wanted);

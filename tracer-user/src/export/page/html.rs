@@ -6,7 +6,8 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{
     chart::{Row, bar, columns},
-    view::{BrokenLink, EdgeHistory, Funnel, Note, Recorded, Release, Service, View, grouped},
+    notes::Note,
+    view::{BrokenLink, EdgeHistory, Funnel, Recorded, Release, Service, View, grouped},
 };
 use crate::{build, domain::Edge, slo::Ids};
 

@@ -33,8 +33,14 @@ pub struct Reading {
 }
 
 /// What is shown as growth.
-const COUNTERS: [Metric; 4] =
-    [Metric::Links, Metric::Requests, Metric::LostEvents, Metric::CoverageHorizonMoves];
+const COUNTERS: [Metric; 6] = [
+    Metric::Events,
+    Metric::Duplicates,
+    Metric::Links,
+    Metric::Requests,
+    Metric::LostEvents,
+    Metric::CoverageHorizonMoves,
+];
 /// What is shown as it is.
 const GAUGES: [Metric; 4] =
     [Metric::BrokenLinkRatio, Metric::CoverageHorizon, Metric::TargetProcesses, Metric::WatermarkLag];

@@ -1,9 +1,10 @@
-//! What the page says: readings sorted by service, edge and release, and put in words. Pure.
+//! What the page shows: readings sorted by service, edge and release. Pure.
 
 use std::collections::BTreeMap;
 
 use super::{
     history::History,
+    notes::{self, Note},
     reading::{Reading, Series},
 };
 use crate::{
@@ -35,15 +36,6 @@ pub struct Recorded {
     pub from_ns: u64,
     /// The last.
     pub to_ns: u64,
-}
-
-/// A sentence on the tracer's own state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    /// It is a reason to doubt the numbers.
-    pub doubt: bool,
-    /// The sentence.
-    pub text: String,
 }
 
 /// A service's last hour.
@@ -217,7 +209,7 @@ impl View {
             source: source.to_owned(),
             minutes: history.columns(),
             recorded: None,
-            notes: notes(&rows, reading, probes, now),
+            notes: notes::live(&rows, reading, probes, now),
             services: services(&rows, reading, examples, now),
         }
     }
@@ -238,7 +230,7 @@ impl View {
             source: name.to_owned(),
             minutes: history.columns(),
             recorded: Some(recorded),
-            notes: recording_notes(rejected),
+            notes: notes::of_recording(&rows, rejected),
             services: services(&rows, reading, examples, now),
         }
     }
@@ -258,7 +250,7 @@ fn services(rows: &[Row], reading: &Reading, examples: &[Example], now: u64) -> 
 }
 
 /// A series and its growth by minute.
-type Row = (Series, Vec<u64>);
+pub(super) type Row = (Series, Vec<u64>);
 
 fn service(name: &str, rows: &[&Row], examples: &[Example], now: u64) -> Service {
     let mut by_release: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
@@ -319,109 +311,6 @@ fn edges(rows: &[&Row]) -> Vec<EdgeHistory> {
         }
     }
     edges
-}
-
-fn notes(rows: &[Row], reading: &Reading, probes: &[ProbeState], now: u64) -> Vec<Note> {
-    let mut notes = vec![probes_note(probes)];
-    let suspicious = probes.iter().filter(|probe| probe.unheard_requests > 0);
-    notes.extend(suspicious.map(|ProbeState { name, unheard_requests, .. }| {
-        doubt(format!(
-            "{name} was not hit in the last {} requests of its service.",
-            grouped(*unheard_requests)
-        ))
-    }));
-    for (series, processes) in reading.gauges(Metric::TargetProcesses) {
-        if processes < 1.0 {
-            let service = series.label("service");
-            notes.push(doubt(format!("No process of {service} runs on this node.")));
-        }
-    }
-    notes.push(loss_note(rows));
-    for (series, horizon) in reading.gauges(Metric::CoverageHorizon) {
-        notes.push(horizon_note(series.label("kind"), horizon, now));
-    }
-    for (_, lag) in reading.gauges(Metric::WatermarkLag) {
-        if lag > LAG_LIMIT_SECONDS {
-            notes.push(doubt(format!("The join is {lag:.0} seconds behind the clock.")));
-        }
-    }
-    notes
-}
-
-/// A recording has what was seen, and nothing of what was not.
-fn recording_notes(rejected: u64) -> Vec<Note> {
-    let mut notes = vec![doubt(
-        "A recording does not say what its daemon lost while it was made, or what it did not cover."
-            .to_owned(),
-    )];
-    notes.push(match rejected {
-        0 => fine("Every line of it could be read.".to_owned()),
-        count => {
-            doubt(format!("{} lines could not be read, and each may have been an event.", grouped(count)))
-        }
-    });
-    notes
-}
-
-/// A join that is further behind than this does not keep up; `lateness` is 2 s by default.
-const LAG_LIMIT_SECONDS: f64 = 10.0;
-
-fn probes_note(probes: &[ProbeState]) -> Note {
-    let missing: Vec<_> =
-        probes.iter().filter_map(|probe| Some((&probe.name, probe.missing.as_ref()?))).collect();
-    if missing.is_empty() {
-        let awaited = probes.iter().filter(|probe| probe.awaited.is_some()).count();
-        return fine(match awaited {
-            0 => format!("Probes in place: all {}.", probes.len()),
-            some => format!("Probes in place: {}; {some} wait for a process to start.", probes.len() - some),
-        });
-    }
-    let reasons: Vec<String> = missing.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
-    doubt(format!("{} of {} probes are not in place: {}.", missing.len(), probes.len(), reasons.join("; ")))
-}
-
-fn loss_note(rows: &[Row]) -> Note {
-    let mut lost: Vec<(u64, &str)> = rows
-        .iter()
-        .filter(|(series, _)| series.is(Metric::LostEvents))
-        .map(|(series, row)| (row.iter().sum(), series.label("reason")))
-        .filter(|(count, _)| *count > 0)
-        .collect();
-    if lost.is_empty() {
-        return fine("No event was lost in the time shown.".to_owned());
-    }
-    lost.sort_unstable_by(|a, b| b.cmp(a));
-    let reasons: Vec<String> =
-        lost.iter().map(|(count, reason)| format!("{} {reason}", grouped(*count))).collect();
-    let all = lost.iter().map(|(count, _)| count).sum();
-    doubt(format!(
-        "{} events were lost in the time shown ({}): a link may look broken because its other end is one of them.",
-        grouped(all),
-        reasons.join(", ")
-    ))
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a float saturates as an integer"
-)]
-fn horizon_note(kind: &str, horizon: f64, now: u64) -> Note {
-    if horizon <= 0.0 {
-        return fine(format!("Every {kind} since the start of its process was seen."));
-    }
-    let minutes = now.saturating_sub(horizon as u64) / 60;
-    fine(format!(
-        "Every {kind} of the last {minutes} minutes was seen; links that reach back further are not judged (unseen)."
-    ))
-}
-
-fn fine(text: String) -> Note {
-    Note { doubt: false, text }
-}
-
-fn doubt(text: String) -> Note {
-    Note { doubt: true, text }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio needs no more than 53 bits")]
@@ -526,34 +415,10 @@ mod tests {
     }
 
     #[test]
-    fn of_a_recording_all_is_shown_and_what_it_cannot_say_is_said() {
+    fn of_a_recording_all_is_shown() {
         let recorded = Recorded { from_ns: 0, to_ns: 1 };
         let view = View::of_recording("a.jsonl", recorded, &reading(), &[], 1234);
         assert_eq!((view.services[0].funnel.clicks, view.minutes), (40, 1));
-        let doubts: Vec<_> = view.notes.iter().filter(|note| note.doubt).map(|note| &*note.text).collect();
-        assert_eq!(doubts.len(), 2, "{doubts:?}");
-        assert!(doubts[1].starts_with("1,234 lines could not be read"), "{doubts:?}");
-    }
-
-    #[test]
-    fn loss_and_missing_probes_are_said_and_are_reasons_for_doubt() {
-        let probe = ProbeState {
-            name: "s/click".into(),
-            missing: Some("no file".into()),
-            awaited: None,
-            unheard_requests: 0,
-        };
-        let view = view(&reading(), &[probe]);
-        let doubts: Vec<_> = view.notes.iter().filter(|note| note.doubt).map(|note| &*note.text).collect();
-        assert_eq!(doubts[0], "1 of 1 probes are not in place: s/click (no file).");
-        assert!(doubts[1].starts_with("1,234 events were lost in the time shown (1,234 ring_full)"));
-    }
-
-    #[test]
-    fn without_any_fault_there_is_no_doubt() {
-        let probe = ProbeState { name: "s/click".into(), missing: None, awaited: None, unheard_requests: 0 };
-        let view = view(&Reading::default(), &[probe]);
-        assert!(view.notes.iter().all(|note| !note.doubt), "{:?}", view.notes);
     }
 
     #[test]

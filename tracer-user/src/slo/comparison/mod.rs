@@ -10,7 +10,7 @@
 
 use serde::Serialize;
 
-use super::anytime;
+use super::{anytime, repeats::Repeats};
 
 /// What was counted of one release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -25,6 +25,8 @@ pub struct Arm {
     pub broken: u64,
     /// Exposures that reach back beyond the coverage horizon.
     pub unseen_exposures: u64,
+    /// What of it repeats.
+    pub repeats: Repeats,
 }
 
 impl Arm {

@@ -7,7 +7,7 @@ use super::{Aim, Arm, Comparison, Verdict, compare, split};
 fn release(exposures: u64, click_rate: f64, broken_share: f64) -> Arm {
     let clicks = part(exposures, click_rate);
     let broken = part(clicks, broken_share);
-    Arm { exposures, clicks, linked: clicks - broken, broken, unseen_exposures: 0 }
+    Arm { exposures, clicks, linked: clicks - broken, broken, ..Arm::default() }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a count is one")]
@@ -53,7 +53,7 @@ fn no_count_makes_a_number_that_is_not_one() {
     for exposures in sizes {
         for clicks in sizes {
             for broken in [0, clicks / 2, clicks] {
-                let odd = Arm { exposures, clicks, linked: clicks - broken, broken, unseen_exposures: 0 };
+                let odd = Arm { exposures, clicks, linked: clicks - broken, broken, ..Arm::default() };
                 for plain in [Arm::default(), release(1_000, 0.05, 0.01), odd] {
                     for comparison in
                         [compare(&plain, &odd, Aim::default()), compare(&odd, &plain, Aim::default())]
