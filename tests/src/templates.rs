@@ -12,7 +12,8 @@ use tracer_user::lint::template::{self, Phase, Template, filled_in};
 use crate::promtool::promtool;
 
 /// Every template.
-pub const FILES: [&str; 3] = ["self-healing.yaml", "dual-threshold.yaml", "broken-links.yaml"];
+pub const FILES: [&str; 4] =
+    ["self-healing.yaml", "dual-threshold.yaml", "broken-links.yaml", "unexposed-requests.yaml"];
 
 /// The repository's top.
 ///
@@ -40,7 +41,7 @@ pub fn defaults(template: &Template) -> BTreeMap<String, String> {
 }
 
 /// What is expected of one measurement of each template: the one value that its query gives, or none.
-pub type Look = [Option<f64>; 3];
+pub type Look = [Option<f64>; FILES.len()];
 
 /// Has promtool run the query of every template of [`FILES`] over the recording rules and these `input_series`, a sample a
 /// minute, for release `canary` of service `s` beside `stable`, at each of the minutes in `looks`; each must answer as
@@ -56,7 +57,7 @@ pub fn check_gates(
     [stable, canary]: [&str; 2],
     looks: &[(u64, Look)],
     alerts: &[(&str, &str)],
-) -> Vec<[Phase; 3]> {
+) -> Vec<[Phase; FILES.len()]> {
     let rules = repository().join("deploy/prometheus");
     let mut text = format!(
         "rule_files: [{}, {}]\nevaluation_interval: 1m\ntests:\n  - interval: 1m\n    input_series:\n{input_series}    promql_expr_test:\n",
@@ -68,7 +69,7 @@ pub fn check_gates(
         writeln!(text, "      - {{ eval_time: {minute}m, expr: {query}, exp_samples: [{samples}] }}")
             .expect("in memory");
     };
-    let mut phases = vec![[Phase::Error; 3]; looks.len()];
+    let mut phases = vec![[Phase::Error; FILES.len()]; looks.len()];
     for (place, file) in FILES.into_iter().enumerate() {
         let template = read(file);
         let mut arguments = defaults(&template);

@@ -106,7 +106,9 @@ struct Release<'a> {
     requests: Steps<'a>,
     /// Those that repeat an earlier one.
     repeated: Steps<'a>,
-    /// Those that do not.
+    /// Those that something is shown for, and those that nothing is.
+    exposed: Steps<'a>,
+    unexposed: Steps<'a>,
     exposures: Steps<'a>,
     linked: Steps<'a>,
     orphan: Steps<'a>,
@@ -115,10 +117,12 @@ struct Release<'a> {
 const MINUTES: u64 = 240;
 const NEVER: Steps<'static> = &[(MINUTES, 0)];
 
-/// 4,000 requests, 40,000 exposures and 2,000 clicks a minute, 0.5 % of them orphans.
+/// 4,000 requests, 1 % of which show nothing, 40,000 exposures and 2,000 clicks a minute, 0.5 % of them orphans.
 const HEALTHY: Release<'static> = Release {
     requests: &[(MINUTES, 4_000)],
     repeated: NEVER,
+    exposed: &[(MINUTES, 3_960)],
+    unexposed: &[(MINUTES, 40)],
     exposures: &[(MINUTES, 40_000)],
     linked: &[(MINUTES, 1_990)],
     orphan: &[(MINUTES, 10)],
@@ -171,8 +175,11 @@ impl Case {
             add("linktracer_lost_events_total", "reason=\"ring_full\"", lost);
             add("linktracer_late_without_outcome_total", "kind=\"click\"", NEVER);
             add("linktracer_attach_errors_total", "reason=\"symbol_not_found\"", attach_errors);
-            for (release, Release { requests, repeated, exposures, linked, orphan }) in releases {
+            for (release, counted) in releases {
                 let labels = |rest: &str| format!("{rest}, service=\"s\", release=\"{release}\", group=\"\"");
+                let Release { requests, repeated, exposed, unexposed, exposures, linked, orphan } = counted;
+                add("linktracer_requests_total", &labels("outcome=\"exposed\""), exposed);
+                add("linktracer_requests_total", &labels("outcome=\"unexposed\""), unexposed);
                 add("linktracer_events_total", &labels("kind=\"request\""), requests);
                 add("linktracer_duplicates_total", &labels("kind=\"request\""), repeated);
                 add("linktracer_events_total", &labels("kind=\"exposure\""), exposures);
@@ -193,7 +200,7 @@ impl Case {
 
     /// What each gate measures at `minute`, what Argo makes of it, and the alerts that fire then.
     #[track_caller]
-    fn check(&self, minute: u64, expected: [(Option<f64>, Phase); 3], alerts: &[(&str, &str)]) {
+    fn check(&self, minute: u64, expected: [(Option<f64>, Phase); FILES.len()], alerts: &[(&str, &str)]) {
         let look = (minute, expected.map(|(value, _)| value));
         let phases = check_gates(&self.series, ["old", "new"], &[look], alerts);
         assert_eq!(phases, [expected.map(|(_, phase)| phase)]);
@@ -208,7 +215,11 @@ const UNCLEAR: (Option<f64>, Phase) = (None, Phase::Inconclusive);
 #[test]
 fn a_healthy_release_passes() {
     let case = Case::new(&[("old", HEALTHY), ("new", HEALTHY)], NEVER, NEVER, ALIVE);
-    case.check(225, [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)], &[]);
+    case.check(
+        225,
+        [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)],
+        &[],
+    );
 }
 
 #[test]
@@ -217,7 +228,7 @@ fn broken_links_fail_the_gate_on_links_and_no_other() {
     let case = Case::new(&[("old", HEALTHY), ("new", broken)], NEVER, NEVER, ALIVE);
     case.check(
         225,
-        [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.023), FAILED)],
+        [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.023), FAILED), (Some(0.0), PASSED)],
         &[("LinktracerBrokenLinksUp", "new")],
     );
 }
@@ -226,7 +237,30 @@ fn broken_links_fail_the_gate_on_links_and_no_other() {
 fn fewer_clicks_fail_the_gates_on_clicks_and_no_other() {
     let drop = Release { linked: &[(MINUTES, 1_944)], orphan: &[(MINUTES, 10)], ..HEALTHY };
     let case = Case::new(&[("old", HEALTHY), ("new", drop)], NEVER, NEVER, ALIVE);
-    case.check(225, [(Some(3.0), FAILED), (Some(1.0), FAILED), (Some(0.0001), PASSED)], &[]);
+    case.check(
+        225,
+        [(Some(3.0), FAILED), (Some(1.0), FAILED), (Some(0.0001), PASSED), (Some(0.0), PASSED)],
+        &[],
+    );
+}
+
+/// Its SDK does not run for a fifth of the requests.
+#[test]
+fn requests_that_show_nothing_fail_their_gate_and_no_other() {
+    let blind = Release {
+        exposed: &[(MINUTES, 3_168)],
+        unexposed: &[(MINUTES, 832)],
+        exposures: &[(MINUTES, 32_000)],
+        linked: &[(MINUTES, 1_592)],
+        orphan: &[(MINUTES, 8)],
+        ..HEALTHY
+    };
+    let case = Case::new(&[("old", HEALTHY), ("new", blind)], NEVER, NEVER, ALIVE);
+    case.check(
+        225,
+        [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.198), FAILED)],
+        &[("LinktracerRequestsUnexposed", "new")],
+    );
 }
 
 #[test]
@@ -234,43 +268,60 @@ fn a_release_that_recovers_is_not_rolled_back_for_its_past() {
     let recovering = Release { linked: &[(180, 1_790), (MINUTES - 180, 1_990)], ..HEALTHY };
     let case = Case::new(&[("old", HEALTHY), ("new", recovering)], NEVER, NEVER, ALIVE);
     // While it was low it was; half an hour later it is not.
-    case.check(180, [(Some(3.0), FAILED), (Some(1.0), FAILED), (Some(0.0006), PASSED)], &[]);
-    case.check(225, [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)], &[]);
+    case.check(
+        180,
+        [(Some(3.0), FAILED), (Some(1.0), FAILED), (Some(0.0006), PASSED), (Some(0.0), PASSED)],
+        &[],
+    );
+    case.check(
+        225,
+        [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)],
+        &[],
+    );
 }
 
 #[test]
 fn without_data_of_the_release_nothing_is_said() {
-    Case::new(&[("old", HEALTHY)], NEVER, NEVER, ALIVE).check(225, [UNCLEAR; 3], &[]);
+    Case::new(&[("old", HEALTHY)], NEVER, NEVER, ALIVE).check(225, [UNCLEAR; FILES.len()], &[]);
 }
 
 #[test]
-fn with_few_clicks_nothing_is_said() {
+fn with_few_requests_and_clicks_nothing_is_said() {
     let exposures: Steps<'_> = &[(MINUTES, 400)];
-    let rare = Release { exposures, linked: &[(MINUTES, 10)], orphan: &[(MINUTES, 5)], ..HEALTHY };
-    Case::new(&[("old", HEALTHY), ("new", rare)], NEVER, NEVER, ALIVE).check(225, [UNCLEAR; 3], &[]);
+    let (exposed, linked, orphan) = (&[(MINUTES, 40)], &[(MINUTES, 10)], &[(MINUTES, 5)]);
+    let rare = Release { exposed, unexposed: NEVER, exposures, linked, orphan, ..HEALTHY };
+    Case::new(&[("old", HEALTHY), ("new", rare)], NEVER, NEVER, ALIVE).check(
+        225,
+        [UNCLEAR; FILES.len()],
+        &[],
+    );
 }
 
 #[test]
 fn when_the_tracer_is_down_nothing_is_said() {
     let both = Case::new(&[("old", HEALTHY), ("new", HEALTHY)], NEVER, NEVER, [Some(210); 2]);
-    both.check(225, [UNCLEAR; 3], &[("LinktracerDaemonAbsent", "")]);
+    both.check(225, [UNCLEAR; FILES.len()], &[("LinktracerDaemonAbsent", "")]);
     // One of two: what is left may be any part of each release.
     let one = Case::new(&[("old", HEALTHY), ("new", HEALTHY)], NEVER, NEVER, [None, Some(215)]);
-    one.check(225, [UNCLEAR; 3], &[("LinktracerDaemonAbsent", "")]);
+    one.check(225, [UNCLEAR; FILES.len()], &[("LinktracerDaemonAbsent", "")]);
 }
 
 #[test]
 fn when_the_tracer_loses_clicks_nothing_is_said() {
     let seen = Release { linked: &[(150, 1_990), (MINUTES - 150, 1_790)], ..HEALTHY };
     let case = Case::new(&[("old", HEALTHY), ("new", seen)], &[(150, 0), (MINUTES - 150, 200)], NEVER, ALIVE);
-    case.check(225, [UNCLEAR; 3], &[("LinktracerEventsLost", "")]);
+    case.check(225, [UNCLEAR; FILES.len()], &[("LinktracerEventsLost", "")]);
 }
 
 #[test]
 fn when_a_probe_of_the_release_is_missing_nothing_is_said() {
     let unseen = Release { linked: &[(MINUTES, 990)], orphan: &[(MINUTES, 10)], ..HEALTHY };
     let errors: Steps<'_> = &[(30, 0), (1, 1), (MINUTES - 31, 0)];
-    Case::new(&[("old", HEALTHY), ("new", unseen)], NEVER, errors, ALIVE).check(225, [UNCLEAR; 3], &[]);
+    Case::new(&[("old", HEALTHY), ("new", unseen)], NEVER, errors, ALIVE).check(
+        225,
+        [UNCLEAR; FILES.len()],
+        &[],
+    );
 }
 
 /// All its figures are good: the few exposures that are left are linked and clicked.
@@ -278,7 +329,7 @@ fn when_a_probe_of_the_release_is_missing_nothing_is_said() {
 fn when_a_release_sends_one_request_id_for_all_nothing_is_said() {
     let one_id = Release { repeated: &[(150, 0), (MINUTES - 150, 4_000)], ..HEALTHY };
     let case = Case::new(&[("old", HEALTHY), ("new", one_id)], NEVER, NEVER, ALIVE);
-    case.check(225, [UNCLEAR; 3], &[("LinktracerIdsRepeat", "new")]);
+    case.check(225, [UNCLEAR; FILES.len()], &[("LinktracerIdsRepeat", "new")]);
 }
 
 /// It sends each request to two servers.
@@ -287,7 +338,11 @@ fn a_release_whose_requests_are_seen_twice_passes() {
     let requests: Steps<'_> = &[(150, 4_000), (MINUTES - 150, 8_000)];
     let twice = Release { requests, repeated: &[(150, 0), (MINUTES - 150, 4_000)], ..HEALTHY };
     let case = Case::new(&[("old", HEALTHY), ("new", twice)], NEVER, NEVER, ALIVE);
-    case.check(225, [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)], &[]);
+    case.check(
+        225,
+        [(Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED), (Some(0.0), PASSED)],
+        &[],
+    );
 }
 
 /// Limits as Argo adds measurements up: more failures than failureLimit, more inconclusive ones than inconclusiveLimit,

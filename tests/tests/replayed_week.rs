@@ -2,6 +2,7 @@
 //! the alerts and each canary gate are right about each. Asked of a real Prometheus, of promtool, and of recorded events.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File},
     io::{BufWriter, Write as _},
     net::SocketAddr,
@@ -127,7 +128,7 @@ fn the_comparison_and_the_baseline_are_right_about_each_release() {
 }
 
 /// What the queries of the gates should give at a minute of the week, from its counts: windows too low, low and not
-/// recovering, excess of broken links.
+/// recovering, excess of broken links, excess of requests that show nothing.
 fn look(week: &Week, canary: &str, minute: u64) -> Look {
     let clicks = |release: &str, end: u64, minutes: u64| {
         let [exposures, linked, broken] = week.counted(release, end, minutes);
@@ -151,15 +152,16 @@ fn look(week: &Week, canary: &str, minute: u64) -> Look {
         broken as f64 / (linked + broken) as f64
     };
     let excess = ((broken(canary) - broken(STABLE)) * 10_000.0 + 0.5).floor() / 10_000.0;
-    [Some(low as f64), Some(f64::from(u8::from(stays))), Some(excess)]
+    // All requests of the week show something.
+    [Some(low as f64), Some(f64::from(u8::from(stays))), Some(excess), Some(0.0)]
 }
 
 #[test]
 fn the_gates_and_the_alerts_are_right_about_each_release() {
     let week = Week::new();
     let alerts: [&[(&str, &str)]; 3] = [&[("LinktracerBrokenLinksUp", "v2-links")], &[], &[]];
-    // Which gates roll it back: self-healing, dual-threshold, broken-links.
-    let right = [[false, false, true], [true, true, false], [false, false, false]];
+    // Which gates roll it back, in the order of the files.
+    let right = [[false, false, true, false], [true, true, false, false], [false; FILES.len()]];
     for (((release, start), alerts), right) in ROLLOUTS.into_iter().zip(alerts).zip(right) {
         // From two hours after its start on, a measurement every quarter of an hour, for three hours. The first minute of
         // the test is an hour before the start.
@@ -168,7 +170,7 @@ fn the_gates_and_the_alerts_are_right_about_each_release() {
             (120..=300).step_by(15).map(|after| (after + 60, look(&week, release, start + after))).collect();
         let phases = check_gates(&week.input_series(start + 300, 360), [STABLE, release], &looks, alerts);
         assert_eq!(first % 15, 0, "windows are aligned");
-        let rolled_back = [0, 1, 2].map(|gate| {
+        let rolled_back = std::array::from_fn(|gate| {
             let limit: usize =
                 read(FILES[gate]).metrics[0].settings["failureLimit"].text.parse().expect("a number");
             phases.iter().filter(|phases| phases[gate] == Phase::Failed).count() > limit
@@ -287,19 +289,25 @@ impl Page {
     }
 }
 
-/// Two releases of 1,000 requests with ten items each, every tenth of them clicked. One sends `id` for every request.
-fn record_with_one_id(path: &Path) {
+/// Three releases of 1,000 requests with ten items each, one of them clicked. The SDK of the blind one does not run for
+/// every third request, and the one with `undefined` sends that as the id of every request.
+fn record_faults_that_leave_links_whole(path: &Path) {
     let mut text = String::new();
     for request in 0..1_000_u64 {
-        for (release, id) in [("good", format!("r{request}")), ("bad", "undefined".to_owned())] {
+        for release in ["good", "blind", "undefined"] {
+            let id = if release == "undefined" { release.to_owned() } else { format!("{release}-{request}") };
             let mut add = |kind: &str, item: u64, after_ns: u64| {
                 let ts = START_SECONDS * 1_000_000_000 + request * 100_000_000 + after_ns;
-                text += &format!(
-                    "{{\"kind\":\"{kind}\",\"ts\":{ts},\"source\":\"a\",\"request_id\":\"{id}\",\"item_id\":\"i{item}\",\
-                     \"pid\":1,\"tid\":1,\"service\":\"s\",\"release\":\"{release}\"}}\n"
+                let ids = format!("\"request_id\":\"{id}\",\"item_id\":\"i{item}\"");
+                let from = format!(
+                    "\"source\":\"a\",\"pid\":1,\"tid\":1,\"service\":\"s\",\"release\":\"{release}\""
                 );
+                writeln!(text, "{{\"kind\":\"{kind}\",\"ts\":{ts},{ids},{from}}}").expect("in memory");
             };
             add("request", 0, 0);
+            if release == "blind" && request % 3 == 0 {
+                continue;
+            }
             for place in 0..10 {
                 add("exposure", (request * 7 + place) % 400, 1 + place);
             }
@@ -309,29 +317,46 @@ fn record_with_one_id(path: &Path) {
     fs::write(path, text).expect("is writable");
 }
 
-/// What is left of the bad release is linked to the last click, and clicked ten times as often as the good one.
+/// Of one, what is left is clicked ten times as often; of the other, exposures and clicks are missing together.
 #[test]
-fn a_release_that_sends_one_request_id_for_all_is_not_found_healthy() {
+fn a_fault_that_leaves_links_whole_is_not_found_healthy() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
-    let file = scratch.path().join("one-id.jsonl");
-    record_with_one_id(&file);
+    let file = scratch.path().join("faults.jsonl");
+    record_faults_that_leave_links_whole(&file);
     let file = file.to_str().expect("is text");
-    let compared =
-        linktracer(&["compare", "--file", file, "--stable", "good", "--canary", "bad", "--output", "json"]);
-    assert!(compared.status.success(), "{}", printed(&compared));
-    let answer: Value = serde_json::from_slice(&compared.stdout).expect("is JSON");
-    assert_eq!(answer["stable"]["repeats"]["requests"], serde_json::json!({"events": 1_000, "repeated": 0}));
+    let compare = |canary: &str| -> Value {
+        let compared = linktracer(&[
+            "compare", "--file", file, "--stable", "good", "--canary", canary, "--output", "json",
+        ]);
+        assert!(compared.status.success(), "{}", printed(&compared));
+        let answer: Value = serde_json::from_slice(&compared.stdout).expect("is JSON");
+        assert_eq!(answer["canary"]["linked_share"], 1.0, "{answer}");
+        answer
+    };
+
+    let blind = compare("blind");
+    assert_eq!(blind["canary"]["click_rate"], 0.1, "{blind}");
+    assert_eq!([&blind["canary"]["requests"], &blind["canary"]["exposed"]], [1_000, 666], "{blind}");
+    assert_eq!(blind["verdict"], "worse", "{blind}");
+    assert_eq!(blind["causes"], serde_json::json!(["shows_less"]), "{blind}");
+
+    let repeated = compare("undefined");
     assert_eq!(
-        answer["canary"]["repeats"]["requests"],
+        repeated["stable"]["repeats"]["requests"],
+        serde_json::json!({"events": 1_000, "repeated": 0})
+    );
+    assert_eq!(
+        repeated["canary"]["repeats"]["requests"],
         serde_json::json!({"events": 1_000, "repeated": 999})
     );
-    assert_eq!(answer["canary"]["exposures"], 400, "{answer}");
-    assert_eq!(answer["canary"]["linked_share"], 1.0, "{answer}");
-    assert_eq!(answer["verdict"], "not_trustworthy", "{answer}");
-    let kinds: Vec<_> =
-        answer["doubts"].as_array().expect("a list").iter().map(|doubt| &doubt["kind"]).collect();
-    assert_eq!(kinds, ["request", "exposure"], "{answer}");
+    assert_eq!(repeated["canary"]["exposures"], 400, "{repeated}");
+    assert_eq!(repeated["verdict"], "not_trustworthy", "{repeated}");
+    let doubts = repeated["doubts"].as_array().expect("a list");
+    let kinds: Vec<_> = doubts.iter().map(|doubt| &doubt["kind"]).collect();
+    assert_eq!(kinds, ["request", "exposure"], "{repeated}");
+
     let page = Page::of(scratch.path(), file);
-    let said = "99.9 % of the requests of release bad of s repeat an earlier one, and 0.0 % of those of good";
+    let said =
+        "99.9 % of the requests of release undefined of s repeat an earlier one, and 0.0 % of those of good";
     assert!(page.text.contains(said), "{}", page.text);
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{CompareArgs, Gathered};
 use crate::{
-    domain::{Edge, LinkOutcome, Outcome, TripleOutcome},
+    domain::{Edge, LinkOutcome, Outcome, RequestOutcome, TripleOutcome},
     replay,
     slo::{comparison::Arm, doubt::Conditions},
 };
@@ -25,6 +25,7 @@ pub(super) fn gather(args: &CompareArgs, file: &Path, errors: impl Write) -> Res
         }
         let (Outcome::Received { labels, .. }
         | Outcome::Duplicate { labels, .. }
+        | Outcome::Request { labels, .. }
         | Outcome::Link { labels, .. }
         | Outcome::Triple { labels, .. }) = outcome
         else {
@@ -47,6 +48,10 @@ fn count(arm: &mut Arm, outcome: &Outcome) {
     match outcome {
         Outcome::Received { kind, .. } => arm.repeats.add_events(*kind, 1),
         Outcome::Duplicate { kind, .. } => arm.repeats.add_repeated(*kind, 1),
+        Outcome::Request { outcome, .. } => {
+            arm.requests += 1;
+            arm.exposed += u64::from(*outcome == RequestOutcome::Exposed);
+        }
         Outcome::Link { edge: Edge::RequestExposure, outcome, .. } => {
             arm.exposures += 1;
             arm.unseen_exposures += u64::from(*outcome == LinkOutcome::Unseen);

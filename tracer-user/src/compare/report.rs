@@ -32,6 +32,9 @@ struct Side {
     release: String,
     #[serde(flatten)]
     counted: Arm,
+    exposed_share: Option<f64>,
+    /// Exposures for each request, without what repeats.
+    shown_items: Option<f64>,
     click_rate: Option<f64>,
     linked_share: Option<f64>,
     linked_ctr: Option<f64>,
@@ -51,6 +54,7 @@ enum Verdict {
 enum Cause {
     LinksBroke,
     ClickedLess,
+    ShowsLess,
 }
 
 impl Report {
@@ -68,7 +72,12 @@ impl Report {
         let is_worse =
             |finding: Finding| verdict == Verdict::Worse && finding.verdict == comparison::Verdict::Worse;
         let causes = [(Cause::LinksBroke, comparison.linking), (Cause::ClickedLess, comparison.clicking)];
-        let causes = causes.into_iter().filter(|(_, finding)| is_worse(*finding)).map(|(cause, _)| cause);
+        let shows_less = comparison.showing.map(|finding| (Cause::ShowsLess, finding));
+        let causes = causes
+            .into_iter()
+            .chain(shows_less)
+            .filter(|(_, finding)| is_worse(*finding))
+            .map(|(cause, _)| cause);
         Self {
             service: args.service.clone(),
             stable: Side::new(&args.stable, stable),
@@ -108,6 +117,11 @@ impl Report {
         };
         row("release", &|side| side.release.clone());
         let repeated = |seen: Seen| percent(seen.repeated_share());
+        row("requests", &|side| side.counted.requests.to_string());
+        row("that something was shown for", &|side| percent(side.exposed_share));
+        row("items shown for one", &|side| {
+            side.shown_items.map_or("-".to_owned(), |items| format!("{items:.2}"))
+        });
         row("repeated requests", &|side| repeated(side.counted.repeats.requests));
         row("repeated exposures", &|side| repeated(side.counted.repeats.exposures));
         row("exposures", &|side| side.counted.exposures.to_string());
@@ -123,19 +137,28 @@ impl Report {
     }
 
     fn conclusion(&self) -> String {
-        let Comparison { clicking, linking, .. } = self.comparison;
+        let Comparison { showing, clicking, linking, .. } = self.comparison;
         let clicking = format!("clicks per exposure changed by {}", bounds(clicking, "%"));
         let linking = format!("the linked share changed by {}", bounds(linking, "percentage points"));
+        let showing = showing.map_or_else(
+            || "of the requests of one release nothing is known".to_owned(),
+            |showing| {
+                format!(
+                    "the share of requests that something was shown for changed by {}",
+                    bounds(showing, "%")
+                )
+            },
+        );
+        let changes = format!("  {clicking}\n  {linking}\n  {showing}");
         let sure = format!("with {:.0} % certainty at every look", (1.0 - self.aim.alpha) * 100.0);
         match self.verdict {
             Verdict::NotTrustworthy => {
                 let reasons: Vec<String> = self.doubts.iter().map(|doubt| format!("\n  {doubt}")).collect();
                 format!("not trustworthy:{}", reasons.concat())
             }
-            Verdict::Healthy => format!(
-                "healthy: no loss of {} % or more, {sure}\n  {clicking}\n  {linking}",
-                self.aim.margin * 100.0
-            ),
+            Verdict::Healthy => {
+                format!("healthy: no loss of {} % or more, {sure}\n{changes}", self.aim.margin * 100.0)
+            }
             Verdict::Worse => {
                 let causes: Vec<&str> = self
                     .causes
@@ -143,12 +166,13 @@ impl Report {
                     .map(|cause| match cause {
                         Cause::LinksBroke => "links broke",
                         Cause::ClickedLess => "users clicked less",
+                        Cause::ShowsLess => "nothing was shown for more requests",
                     })
                     .collect();
-                format!("worse: {}, {sure}\n  {clicking}\n  {linking}", causes.join(", and "))
+                format!("worse: {}, {sure}\n{changes}", causes.join(", and "))
             }
             Verdict::Undecided => {
-                format!("undecided: too little was counted so far\n  {clicking}\n  {linking}")
+                format!("undecided: too little was counted so far\n{changes}")
             }
         }
     }
@@ -159,6 +183,8 @@ impl Side {
         Self {
             release: release.to_owned(),
             counted: *counted,
+            exposed_share: counted.exposed_share(),
+            shown_items: counted.repeats.shown(),
             click_rate: counted.click_rate(),
             linked_share: counted.linked_share(),
             linked_ctr: counted.linked_ctr(),

@@ -65,7 +65,16 @@ impl Asked<'_> {
             });
             whole(wanted.map(|sample| sample.value).sum())
         };
+        let requests = |outcome: &str| {
+            let matchers = format!("outcome=~{},{}", quoted(outcome), self.matchers(release));
+            let query =
+                format!("increase(linktracer_requests_total{{{matchers}}}{})", range(self.args.window));
+            Ok::<u64, anyhow::Error>(whole(self.server.sum(&query, self.at)?))
+        };
+        let exposed = requests("exposed")?;
         Ok(Arm {
+            requests: exposed.saturating_add(requests("unexposed|missing_id")?),
+            exposed,
             exposures: count("request_exposure", None),
             clicks: count("exposure_click", None),
             linked: count("triple", Some("complete")),

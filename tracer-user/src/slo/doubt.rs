@@ -202,6 +202,8 @@ mod tests {
     use crate::slo::repeats::{Repeats, Seen};
 
     const ARM: Arm = Arm {
+        requests: 10_000,
+        exposed: 10_000,
         exposures: 100_000,
         clicks: 5_000,
         linked: 4_990,

@@ -70,7 +70,7 @@ impl Repeats {
     }
 
     /// Exposures for each request, what repeats left out; `None` where no request is seen.
-    fn shown(&self) -> Option<f64> {
+    pub fn shown(&self) -> Option<f64> {
         let requests = self.requests.firsts();
         (requests > 0).then(|| self.exposures.firsts() as f64 / requests as f64)
     }

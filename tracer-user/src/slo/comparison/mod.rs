@@ -1,8 +1,10 @@
-//! Two releases side by side: did users click less, or did links break?
+//! Two releases side by side: did users click less, did links break, or was nothing shown?
 //!
 //! CTR as a service measures it is that of linked clicks: clicks per exposure (the *click rate*) times
 //! the share of clicks whose chain of links is whole (the *linked share*). The tracer counts clicks
-//! whether or not they are linked, so the two factors can be told apart.
+//! whether or not they are linked, so the two factors can be told apart. Neither says anything of requests that
+//! nothing was shown for: where tracking does not run at all, both exposures and clicks are missing, and what is left
+//! looks as it did. So the share of requests that something was shown for is compared as well.
 //!
 //! What is taken for granted, and [`doubt`](super::doubt) looks after: unlinked clicks are still seen,
 //! both releases are captured alike, and both ran side by side for longer than a click may take.
@@ -12,12 +14,16 @@ use serde::Serialize;
 
 use super::{anytime, repeats::Repeats};
 
-/// What was counted of one release.
+/// What was counted of one release. Duplicates are in none of it but in `repeats`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Arm {
-    /// Exposures, those without an id included, duplicates not.
+    /// Requests of which it is known whether something was shown for them; without an id, it is not.
+    pub requests: u64,
+    /// Those that something was shown for.
+    pub exposed: u64,
+    /// Exposures, those without an id included.
     pub exposures: u64,
-    /// Clicks, linked or not, duplicates not.
+    /// Clicks, linked or not.
     pub clicks: u64,
     /// Clicks whose whole chain of links is there.
     pub linked: u64,
@@ -30,6 +36,11 @@ pub struct Arm {
 }
 
 impl Arm {
+    /// Share of requests that something was shown for; `None` without requests.
+    pub fn exposed_share(&self) -> Option<f64> {
+        quotient(self.exposed, self.requests)
+    }
+
     /// Clicks per exposure; `None` without exposures.
     pub fn click_rate(&self) -> Option<f64> {
         quotient(self.clicks, self.exposures)
@@ -160,7 +171,7 @@ pub enum Verdict {
     Undecided,
 }
 
-/// What is known of one of the two factors, at every look.
+/// What is known of one of the factors, at every look.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Finding {
     /// What follows.
@@ -187,8 +198,11 @@ impl Finding {
 /// What two releases differ in.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Of both findings together: worse when one is, healthy when both are.
+    /// Of all findings together: worse when one is, healthy when all are.
     pub verdict: Verdict,
+    /// Share of requests that something was shown for, as a relative change; `None` where one release has no requests,
+    /// because another process makes them, say.
+    pub showing: Option<Finding>,
     /// Clicks per exposure, as a relative change.
     pub clicking: Finding,
     /// Linked share of clicks, as a difference of shares.
@@ -197,10 +211,14 @@ pub struct Comparison {
     pub split: Option<Split>,
 }
 
-/// Compares two releases. Half of alpha goes to each of the two findings, so that the overall verdict
-/// is wrong with probability alpha at most.
+/// Findings that alpha is shared by.
+const FINDINGS: f64 = 3.0;
+
+/// Compares two releases. Each of the three findings has its part of alpha, so that the overall verdict is wrong with
+/// probability alpha at most.
 pub fn compare(stable: &Arm, canary: &Arm, aim: Aim) -> Comparison {
-    let alpha = aim.alpha / 2.0;
+    let alpha = aim.alpha / FINDINGS;
+    let showing = showing(stable, canary, alpha, aim.margin);
     let clicking = if stable.exposures == 0 || canary.exposures == 0 {
         Finding::new(-1.0, None, aim.margin)
     } else {
@@ -213,12 +231,27 @@ pub fn compare(stable: &Arm, canary: &Arm, aim: Aim) -> Comparison {
     let (of_stable, of_canary) = (broken_share(stable), broken_share(canary));
     // The linked share falls by what the broken share rises.
     let linking = Finding::new(of_stable.0 - of_canary.1, Some(of_stable.1 - of_canary.0), aim.margin);
-    let verdict = match (clicking.verdict, linking.verdict) {
-        (Verdict::Worse, _) | (_, Verdict::Worse) => Verdict::Worse,
-        (Verdict::Healthy, Verdict::Healthy) => Verdict::Healthy,
-        _ => Verdict::Undecided,
+    let verdicts = [clicking, linking].into_iter().chain(showing).map(|finding| finding.verdict);
+    let verdict = if verdicts.clone().any(|verdict| verdict == Verdict::Worse) {
+        Verdict::Worse
+    } else if verdicts.clone().all(|verdict| verdict == Verdict::Healthy) {
+        Verdict::Healthy
+    } else {
+        Verdict::Undecided
     };
-    Comparison { verdict, clicking, linking, split: split(stable, canary) }
+    Comparison { verdict, showing, clicking, linking, split: split(stable, canary) }
+}
+
+/// Relative, because of some services' requests few are for something to be shown.
+fn showing(stable: &Arm, canary: &Arm, alpha: f64, margin: f64) -> Option<Finding> {
+    if stable.requests == 0 || canary.requests == 0 {
+        return None;
+    }
+    let exposed_share = |arm: &Arm| anytime::share(arm.exposed, arm.requests, alpha / 2.0);
+    let (of_stable, of_canary) = (exposed_share(stable), exposed_share(canary));
+    let high = (of_stable.0 > 0.0).then(|| of_canary.1 / of_stable.0 - 1.0);
+    // The upper end of a share of anything is above 0.
+    Some(Finding::new(of_canary.0 / of_stable.1 - 1.0, high.filter(|high| high.is_finite()), margin))
 }
 
 #[cfg(test)]

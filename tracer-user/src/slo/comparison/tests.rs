@@ -16,12 +16,9 @@ fn part(of: u64, share: f64) -> u64 {
 }
 
 fn numbers(comparison: &Comparison) -> Vec<f64> {
-    let findings = [comparison.clicking, comparison.linking];
-    let mut numbers: Vec<f64> = findings
-        .iter()
-        .flat_map(|finding| [Some(finding.change_low), finding.change_high])
-        .flatten()
-        .collect();
+    let findings = [comparison.clicking, comparison.linking].into_iter().chain(comparison.showing);
+    let mut numbers: Vec<f64> =
+        findings.flat_map(|finding| [Some(finding.change_low), finding.change_high]).flatten().collect();
     if let Some(split) = comparison.split {
         for estimate in [split.total, split.links_broke, split.clicked_less] {
             numbers.extend([estimate.value, estimate.low, estimate.high]);
@@ -53,8 +50,18 @@ fn no_count_makes_a_number_that_is_not_one() {
     for exposures in sizes {
         for clicks in sizes {
             for broken in [0, clicks / 2, clicks] {
-                let odd = Arm { exposures, clicks, linked: clicks - broken, broken, ..Arm::default() };
-                for plain in [Arm::default(), release(1_000, 0.05, 0.01), odd] {
+                let (requests, exposed) = (clicks, broken);
+                let odd = Arm {
+                    requests,
+                    exposed,
+                    exposures,
+                    clicks,
+                    linked: clicks - broken,
+                    broken,
+                    ..Arm::default()
+                };
+                let shown = Arm { requests: 100, exposed: 99, ..release(1_000, 0.05, 0.01) };
+                for plain in [Arm::default(), release(1_000, 0.05, 0.01), shown, odd] {
                     for comparison in
                         [compare(&plain, &odd, Aim::default()), compare(&odd, &plain, Aim::default())]
                     {
@@ -105,4 +112,21 @@ fn broken_links_and_fewer_clicks_are_told_apart() {
         verdicts(&release(3_000_000, 0.05 * 1.023, 0.005)),
         (Verdict::Healthy, Verdict::Healthy, Verdict::Healthy)
     );
+}
+
+/// Exposures and clicks are missing together, so neither rate says anything.
+#[test]
+fn requests_that_nothing_is_shown_for_are_found() {
+    let verdicts = |exposed_of_stable: u64, exposed_of_canary: u64| {
+        let arm = |exposed: u64| Arm { requests: 100_000, exposed, ..release(exposed * 300, 0.05, 0.005) };
+        let comparison = compare(&arm(exposed_of_stable), &arm(exposed_of_canary), Aim::default());
+        let showing = comparison.showing.expect("both have requests");
+        (comparison.verdict, showing.verdict, comparison.clicking.verdict, comparison.linking.verdict)
+    };
+    let others = (Verdict::Healthy, Verdict::Healthy);
+    assert_eq!(verdicts(99_000, 99_000), (Verdict::Healthy, Verdict::Healthy, others.0, others.1));
+    assert_eq!(verdicts(99_000, 70_000), (Verdict::Worse, Verdict::Worse, others.0, others.1));
+    // Of a service that shows something for one request in ten, a hundredth of all is a tenth of what is shown.
+    assert_eq!(verdicts(10_000, 9_000), (Verdict::Worse, Verdict::Worse, Verdict::Healthy, Verdict::Healthy));
+    assert_eq!(verdicts(70_000, 99_000), (Verdict::Healthy, Verdict::Healthy, others.0, others.1));
 }
