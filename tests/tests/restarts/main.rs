@@ -109,7 +109,7 @@ fn a_record_in_the_journal_and_on_the_ring_counts_once_and_a_torn_journal_loses_
         daemon.signal(Signal::KILL);
         drop(daemon);
         // As if it had been killed before it gave the kernel anything back, while it wrote the journal.
-        let (_, journal) = site.journals().pop().expect("there is a journal");
+        let journal = site.journals().pop().expect("there is a journal");
         let len = fs::metadata(&journal).expect("is there").len();
         let file = OpenOptions::new().write(true).open(&journal).expect("is ours");
         file.set_len(len.saturating_sub(cut)).expect("is ours");

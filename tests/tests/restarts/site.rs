@@ -153,23 +153,17 @@ impl Site {
     }
 
     /// Journals that have anything in them, in order.
-    pub(crate) fn journals(&self) -> Vec<(u64, PathBuf)> {
-        let number = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix("journal-")?.parse().ok();
-        let paths = self.files();
-        let mut journals: Vec<(u64, PathBuf)> =
-            paths.into_iter().filter_map(|path| Some((number(&path)?, path))).collect();
-        journals.retain(|(_, path)| fs::metadata(path).is_ok_and(|file| file.len() > 16));
-        journals.sort();
+    pub(crate) fn journals(&self) -> Vec<PathBuf> {
+        let mut journals = self.journal_files();
+        journals.retain(|path| fs::metadata(path).is_ok_and(|file| file.len() > 16));
         journals
     }
 
-    /// Every journal, also those without anything in them.
+    /// Every journal, also those without anything in them, oldest first.
     pub(crate) fn journal_files(&self) -> Vec<PathBuf> {
-        let is_journal = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.strip_prefix("journal-").is_some_and(|number| number.parse::<u64>().is_ok())
-        };
-        self.files().into_iter().filter(is_journal).collect()
+        let number = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix("journal-")?.parse().ok();
+        let numbered = self.files().into_iter().filter_map(|path| Some((number(&path)?, path)));
+        numbered.collect::<BTreeMap<u64, PathBuf>>().into_values().collect()
     }
 
     /// Every kernel side that was left.
