@@ -1,9 +1,9 @@
 //! The page that a person looks at: what was joined in the last hour, and how far to trust it.
 //!
 //! It shows what the metrics say and counts nothing itself: [`History`] keeps how much each counter grew in each of the
-//! last 60 minutes, [`View`] sorts that into services, edges and releases, `notes` says
-//! how far to trust it, [`markup`] writes it down. So a number on the
-//! page is always a difference of two scrapes. It is whole without scripts and asks nobody else for anything.
+//! last 60 minutes, [`View`] sorts that into services, edges and releases, `notes` says how far to trust it, [`markup`]
+//! writes it down. So a number on the page is always a difference of two scrapes. It is whole without scripts and asks
+//! nobody else for anything.
 //!
 //! `export::http` serves it; the daemon's run has [`History::record`] called once a minute.
 
