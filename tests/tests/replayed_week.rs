@@ -208,6 +208,14 @@ fn record(file: &Path) {
     output.into_inner().expect("is writable");
 }
 
+/// What the comparison makes of recorded events.
+fn compare_recorded(file: &str, stable: &str, canary: &str) -> Value {
+    let compared =
+        linktracer(&["compare", "--file", file, "--stable", stable, "--canary", canary, "--output", "json"]);
+    assert!(compared.status.success(), "{}", printed(&compared));
+    serde_json::from_slice(&compared.stdout).expect("is JSON")
+}
+
 #[test]
 fn the_comparison_of_recorded_events_is_right_about_each_release_and_the_page_shows_why() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
@@ -215,11 +223,7 @@ fn the_comparison_of_recorded_events_is_right_about_each_release_and_the_page_sh
     record(&file);
     let file = file.to_str().expect("is text");
     for (release, verdict, causes) in RIGHT {
-        let compared = linktracer(&[
-            "compare", "--file", file, "--stable", STABLE, "--canary", release, "--output", "json",
-        ]);
-        assert!(compared.status.success(), "{}", printed(&compared));
-        let answer: Value = serde_json::from_slice(&compared.stdout).expect("is JSON");
+        let answer = compare_recorded(file, STABLE, release);
         assert_eq!(answer["stable"]["exposures"], 60_000, "{answer}");
         assert_eq!(answer["stable"]["clicks"], 54_000, "{answer}");
         assert_eq!(answer["stable"]["broken"], 240, "{answer}");
@@ -325,11 +329,7 @@ fn a_fault_that_leaves_links_whole_is_not_found_healthy() {
     record_faults_that_leave_links_whole(&file);
     let file = file.to_str().expect("is text");
     let compare = |canary: &str| -> Value {
-        let compared = linktracer(&[
-            "compare", "--file", file, "--stable", "good", "--canary", canary, "--output", "json",
-        ]);
-        assert!(compared.status.success(), "{}", printed(&compared));
-        let answer: Value = serde_json::from_slice(&compared.stdout).expect("is JSON");
+        let answer = compare_recorded(file, "good", canary);
         assert_eq!(answer["canary"]["linked_share"], 1.0, "{answer}");
         answer
     };

@@ -121,8 +121,8 @@ impl fmt::Display for Doubt {
             ),
             Self::IdsRepeat { kind, stable, canary } => write!(
                 f,
-                "{:.1} % of the stable release's {kind}s repeat an earlier one, and {:.1} % of the canary's, where a request \
-                 does not show as many items: does it make new ids? (docs/operations.md, Ids repeat)",
+                "{:.1} % of the stable release's {kind}s repeat an earlier one, and {:.1} % of the canary's, and a request \
+                 shows another number of items: are ids made anew? (docs/operations.md, Ids repeat)",
                 stable * 100.0,
                 canary * 100.0
             ),
